@@ -1,0 +1,1 @@
+"""What a model is: its specification, its network, how it reads intensities, and its file."""

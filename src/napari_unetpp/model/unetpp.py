@@ -1,0 +1,192 @@
+"""The nested grid of nodes X^{i,j}, computed diagonal by diagonal.
+
+In this order: the network, its forward pass (equation 1 of both papers), what a node, an up-sampling and a head are, padding
+to the grid, and logits to probabilities.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from napari_unetpp.model.spec import Block, NetworkSpec
+
+_CONV = {2: nn.Conv2d, 3: nn.Conv3d}
+_TRANSPOSED = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+_POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
+_LINEAR = {2: "bilinear", 3: "trilinear"}
+
+Nodes = dict[tuple[int, int], Tensor]
+
+
+class UNetPlusPlus(nn.Module):
+    """The network of a specification; called with an image it gives the logits of L1..Llevel.
+
+    Diagonal d of the grid needs nothing from later ones, so the head of level d is ready as soon as diagonal d is: pruning is
+    stopping early, and a deeper level continues from the nodes that are there.
+
+    Parameters
+    ----------
+    spec
+        Which member of the family to build. Weights are He-normal, drawn from torch's global generator.
+    """
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.pool = _POOL[spec.ndim](2)
+        self.nodes = nn.ModuleDict()
+        self.ups = nn.ModuleDict()
+        for i, j in spec.nodes:
+            channels = spec.in_channels if i == 0 else spec.widths[i - 1]
+            if j > 0:
+                below = spec.node_width(i + 1, j - 1)
+                up, up_channels = _upsampling(spec, below, spec.node_width(i, j))
+                self.ups[_key(i, j)] = up
+                channels = up_channels + sum(spec.node_width(*node) for node in spec.same_row(i, j))
+            self.nodes[_key(i, j)] = _node(spec, channels, i, j)
+        self.heads = nn.ModuleDict({str(d): _head(spec, spec.node_width(0, d)) for d in spec.heads})
+        self.apply(_he_normal)
+
+    def forward(self, image: Tensor, level: int | None = None) -> list[Tensor]:
+        """Logits of L1..`level`, shallowest first; a network with a single head gives that one.
+
+        Parameters
+        ----------
+        image
+            (batch, channel, [z,] y, x) float. Any extent: it is mirrored past its far ends up to a multiple of `spec.grid`,
+            and the logits are cropped back.
+        level
+            Deepest level wanted; nodes with i + j > level are not computed. None is the whole network.
+
+        Returns
+        -------
+        list of Tensor
+            One (batch, class, [z,] y, x) per head.
+
+        Raises
+        ------
+        ValueError
+            If the image has other channels or dimensions than the network, or the level has no head.
+        """
+        spec = self.spec
+        if image.ndim != spec.ndim + 2 or image.shape[1] != spec.in_channels:
+            raise ValueError(
+                f"image of shape {tuple(image.shape)} where (batch, {spec.in_channels} channel, {spec.ndim} spatial axes) is wanted"
+            )
+        heads = spec.heads_up_to(level)
+        nodes: Nodes = {}
+        padded = pad_to_grid(image, spec.grid)
+        logits = []
+        for d in range(heads[-1] + 1):
+            self.add_diagonal(nodes, padded, d)
+            if d in heads:
+                logits.append(self.head_logits(nodes, d, tuple(image.shape[2:])))
+        return logits
+
+    def add_diagonal(self, nodes: Nodes, image: Tensor, d: int) -> None:
+        """Compute the nodes with i + j = d into `nodes`, which holds all earlier diagonals."""
+        for i, j in self.spec.nodes:
+            if i + j != d:
+                continue
+            if j == 0:  # x^{i,0} = H(D(x^{i-1,0}))
+                inputs = image if i == 0 else self.pool(nodes[i - 1, 0])
+            else:  # x^{i,j} = H([[x^{i,k}], U(x^{i+1,j-1})])
+                skips = [nodes[node] for node in self.spec.same_row(i, j)]
+                up = self.ups[_key(i, j)](nodes[i + 1, j - 1])
+                inputs = torch.cat([up, *skips] if self.spec.concatenation == "up-first" else [*skips, up], dim=1)
+            nodes[i, j] = self.nodes[_key(i, j)](inputs)
+
+    def head_logits(self, nodes: Nodes, d: int, extent: tuple[int, ...]) -> Tensor:
+        """Logits of level d out of X^{0,d}, cropped to `extent`."""
+        crop = (slice(None), slice(None), *(slice(n) for n in extent))
+        return cast(Tensor, self.heads[str(d)](nodes[0, d]))[crop]
+
+
+def prune(network: UNetPlusPlus, level: int) -> UNetPlusPlus:
+    """Network of the nodes with i + j <= `level` alone, with the same weights, device and mode."""
+    pruned = UNetPlusPlus(network.spec.pruned(level))
+    wanted = pruned.state_dict()
+    pruned.load_state_dict({k: v for k, v in network.state_dict().items() if k in wanted})
+    parameter = next(network.parameters())
+    return pruned.to(device=parameter.device, dtype=parameter.dtype).train(network.training)
+
+
+def _key(i: int, j: int) -> str:
+    return f"{i}_{j}"
+
+
+def _node(spec: NetworkSpec, in_channels: int, i: int, j: int) -> nn.Sequential:
+    """H of equation 1: two 3x3 convolutions and what surrounds them."""
+    out = spec.node_width(i, j)
+    middle = in_channels // 2 if j > 0 and spec.middle == "half-in" else out
+    block = spec.decoder_block if j > 0 and spec.decoder_block is not None else spec.block
+    return nn.Sequential(
+        *_convolution(spec, block, in_channels, middle),
+        *_convolution(spec, block, middle, out),
+    )
+
+
+def _convolution(spec: NetworkSpec, block: Block, in_channels: int, out: int) -> list[nn.Module]:
+    conv = _CONV[spec.ndim](in_channels, out, 3, padding=1, bias=spec.conv_bias)
+    if block == "conv-relu":
+        return [conv, nn.ReLU()]
+    if block == "conv-bn-relu":
+        return [conv, _NORM[spec.ndim](out), nn.ReLU()]
+    if block == "bn-relu-conv":
+        return [_NORM[spec.ndim](in_channels), nn.ReLU(), conv]
+    return [conv, nn.ReLU(), nn.Dropout(spec.dropout)]
+
+
+def _upsampling(spec: NetworkSpec, below: int, width: int) -> tuple[nn.Module, int]:
+    """U of equation 1, and the channels it gives: learned ones change to the row's width, the others keep `below`."""
+    if spec.upsampling == "transposed2":
+        return _TRANSPOSED[spec.ndim](below, width, 2, stride=2), width
+    if spec.upsampling == "transposed4":
+        return _TRANSPOSED[spec.ndim](below, width, 4, stride=2, padding=1), width
+    if spec.upsampling == "nearest":
+        return nn.Upsample(scale_factor=2, mode="nearest"), below
+    aligned = spec.upsampling == "bilinear-aligned"
+    return nn.Upsample(scale_factor=2, mode=_LINEAR[spec.ndim], align_corners=aligned), below
+
+
+def _head(spec: NetworkSpec, width: int) -> nn.Module:
+    if spec.head == "conv1":
+        return _CONV[spec.ndim](width, spec.classes, 1)
+    conv = _CONV[spec.ndim](width, spec.classes, 3, padding=1)
+    return nn.Sequential(_NORM[spec.ndim](width), nn.ReLU(), conv)
+
+
+def _he_normal(module: nn.Module) -> None:
+    """He-normal weights and zero biases, as the papers' own code (Keras ``he_normal``)."""
+    if isinstance(module, nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def pad_to_grid(image: Tensor, grid: int) -> Tensor:
+    """Image mirrored past the far end of every spatial axis up to a multiple of `grid`.
+
+    Mirrored without repeating the border voxel, back and forth where the axis is shorter than what is missing, so that axes
+    of one voxel work as well.
+    """
+    for axis in range(2, image.ndim):
+        extent = image.shape[axis]
+        missing = -extent % grid
+        if missing:
+            period = max(2 * (extent - 1), 1)
+            index = torch.arange(extent + missing, device=image.device) % period
+            image = image.index_select(axis, torch.where(index < extent, index, period - index))
+    return image
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """Probabilities in [0, 1] out of the logits (batch, class, ...) of one head.
+
+    Sigmoid for one class; softmax over the classes, of which channel 0 is the background, for two and more.
+    """
+    return torch.sigmoid(logits) if logits.shape[1] == 1 else torch.softmax(logits, dim=1)
