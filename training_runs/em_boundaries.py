@@ -1,0 +1,65 @@
+"""Trains the bundled model `em-boundaries` on the FIB-25 sample (FlyEM, CC BY).
+
+    python training_runs/em_boundaries.py DATA OUT.safetensors
+
+DATA holds `images.tif` and `derived_boundary.tif` (z, y, x). Slices 0..135 train, 140..149 validate, 154..169 give the scores on the
+card; four slices between are used by nobody. The voxels are isotropic, so the training part is also cut along y and along x.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from common import run
+
+from napari_unetpp.model.card import Card, ClassInfo
+from napari_unetpp.model.intensity import Intensity
+from napari_unetpp.model.spec import NetworkSpec
+from napari_unetpp.stacks import open_stack
+from napari_unetpp.training.options import TrainOptions
+from napari_unetpp.training.patches import Pair
+
+SPLIT = {"training": slice(0, 136), "validation": slice(140, 150), "test": slice(154, 170)}
+INTENSITY = Intensity(kind="percentile", low=0.5, high=99.5)
+CARD = Card(
+    name="em-boundaries",
+    classes=(ClassInfo("boundary", "#56b4e9"),),
+    description="Boundaries between neurons in isotropic electron microscopy (FIB-SEM, about 10 nm), slice by slice.",
+    data="FIB-25 sample, Drosophila medulla, training_sample2 (FlyEM); boundaries derived from the neuron ids, two voxels thick.",
+    licence="CC BY (the weights as well: keep the credit)",
+    credit="FlyEM project, Janelia Research Campus, HHMI. Takemura et al. 2015, PNAS, doi 10.1073/pnas.1509820112. Changes were made.",
+    tiling={"kind": "overlap", "patch": 96, "stride": 48, "aggregate": "gaussian"},
+    spacing_um=(0.01, 0.01),
+)
+OPTIONS = TrainOptions(
+    epochs=48, steps=125, patience=48, batch=8, learning_rate=1e-3, schedule="cosine", augmentation="em", validation_voxels=2**19
+)
+
+
+def volumes(data: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Image and boundary (z, y, x) of one split."""
+    image, label = tifffile.imread(data / "images.tif"), tifffile.imread(data / "derived_boundary.tif")
+    return image[SPLIT[split]], label[SPLIT[split]]
+
+
+def pairs(image: np.ndarray, label: np.ndarray, orientations: int = 1) -> list[Pair]:
+    """One pair along z, and with three orientations one along y and one along x as well."""
+    orders = [(0, 1, 2), (1, 0, 2), (2, 0, 1)][:orientations]
+    return [
+        Pair(open_stack(image.transpose(o), axes="zyx"), open_stack(label.transpose(o), axes="zyx"), group="fib25")
+        for o in orders
+    ]
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    arguments = parser.parse_args()
+    spec = NetworkSpec.preset("default").with_width(16)
+    training = pairs(*volumes(arguments.data, "training"), orientations=3)
+    validation = pairs(*volumes(arguments.data, "validation"))
+    run(spec, training, validation, OPTIONS, arguments.out, intensity=INTENSITY, card=CARD)
