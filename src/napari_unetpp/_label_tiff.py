@@ -1,0 +1,155 @@
+"""Writing labels as TIFF.
+
+Decides which metadata carry axes and spacing (`save_labels`), how much of a lazy array is in memory
+at once (`_planes`), and that a file is either whole or not there.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import uuid
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tifffile
+
+from napari_unetpp.box import ArrayLike, chunk_extent
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+_BYTES_AT_ONCE = 2**27
+_ORDER = "tzcyx"  # of pages in an ImageJ hyperstack
+
+
+def save_labels(
+    path: str | os.PathLike[str],
+    labels: ArrayLike,
+    axes: str,
+    spacing_um: Sequence[float | None] | None = None,
+) -> Path:
+    """The path of the TIFF written from an integer array, zlib-compressed, read plane by plane.
+
+    The type is kept (bool becomes uint8). ImageJ metadata carry axes and spacing where ImageJ's
+    format can: uint8 or uint16, below 4 GiB, spacing of x and y both known or nothing known. All
+    else is OME-TIFF, and BigTIFF from 4 GiB on. Neither format keeps t, z or c of extent 1.
+    The file appears under its name only when it is whole; one of that name is then replaced.
+
+    Parameters
+    ----------
+    axes
+        One letter per axis of `labels`, in the order "tzcyx", ending in "yx".
+    spacing_um
+        Micrometres or None per axis.
+
+    Raises
+    ------
+    ValueError
+        Where axes, spacing, type or the file's ending do not fit.
+    OSError
+        Where the folder is missing or read-only, or the disk is full; nothing is left behind.
+    """
+    path = Path(path).expanduser()
+    dtype = np.dtype(labels.dtype)
+    dtype = np.dtype(np.uint8) if dtype.kind == "b" else dtype.newbyteorder("=")
+    spacing = _check(path, labels, dtype, axes, spacing_um)
+    # In the same folder, since a rename is atomic only within a file system.
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        _write(partial, labels, dtype, axes, spacing)
+        partial.replace(path)
+    except OSError as error:
+        why = error.strerror or error
+        msg = f"{path} cannot be written ({why}); free space or choose another place"
+        raise OSError(error.errno, msg) from error
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+    return path
+
+
+def _check(
+    path: Path,
+    labels: ArrayLike,
+    dtype: np.dtype[Any],
+    axes: str,
+    spacing_um: Sequence[float | None] | None,
+) -> dict[str, float]:
+    """Spacing by axis letter, once everything fits."""
+    shape = tuple(labels.shape)
+    if path.suffix.lower() not in {".tif", ".tiff"}:
+        msg = f"{path} should end in .tif or .tiff: labels are written as TIFF"
+        raise ValueError(msg)
+    if dtype.kind not in "iu" or dtype.itemsize > 4:
+        msg = f"labels are of type {labels.dtype}; TIFF wants integers up to 32 bit, so cast them"
+        raise ValueError(msg)
+    if list(axes) != sorted(set(axes) & set(_ORDER), key=_ORDER.index) or axes[-2:] != "yx":
+        msg = f'label axes "{axes}" should be letters of "{_ORDER}" in that order, ending in "yx"'
+        raise ValueError(msg)
+    if len(axes) != len(shape) or 0 in shape:
+        msg = f'labels of shape {shape} do not fit the axes "{axes}"; none may be empty'
+        raise ValueError(msg)
+    spacing = tuple(spacing_um) if spacing_um is not None else (None,) * len(axes)
+    if len(spacing) != len(axes) or any(s is not None and not 0 < s < math.inf for s in spacing):
+        msg = f'spacing {spacing} does not fit the axes "{axes}"; give um or None per axis'
+        raise ValueError(msg)
+    return {a: float(s) for a, s in zip(axes, spacing, strict=True) if s is not None}
+
+
+def _write(
+    partial: Path,
+    labels: ArrayLike,
+    dtype: np.dtype[Any],
+    axes: str,
+    spacing: dict[str, float],
+) -> None:
+    shape = tuple(map(int, labels.shape))
+    # 4 KiB a page cover its directory, and 32 MiB what zlib may add to noise.
+    size = math.prod(shape) * dtype.itemsize + math.prod(shape[:-2]) * 2**12
+    big = size >= 2**32 - 2**25
+    lateral = "x" in spacing and "y" in spacing
+    # tifffile squeezes planes one voxel wide, which ImageJ's metadata then no longer describe.
+    imagej = dtype.char in "BH" and not big and (lateral or not spacing) and min(shape[-2:]) > 1
+    metadata: dict[str, Any] = {"axes": axes.upper()}
+    resolution = None
+    if imagej and lateral:
+        resolution = (1 / spacing["x"], 1 / spacing["y"])
+        metadata["unit"] = "um"
+        if "z" in spacing:
+            metadata["spacing"] = spacing["z"]
+    elif not imagej:
+        for axis in set("zyx") & set(spacing):
+            metadata[f"PhysicalSize{axis.upper()}"] = spacing[axis]
+            metadata[f"PhysicalSize{axis.upper()}Unit"] = "\N{MICRO SIGN}m"
+    with tifffile.TiffWriter(partial, bigtiff=big, imagej=imagej, ome=not imagej) as tif:
+        tif.write(
+            _planes(labels, dtype),
+            shape=shape,
+            dtype=dtype,
+            photometric="minisblack",
+            compression="zlib",
+            resolution=resolution,
+            metadata=metadata,
+        )
+
+
+def _planes(labels: ArrayLike, dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
+    """Planes `(y, x)` in order; as many are read at once as a chunk is deep."""
+    *leading, height, width = map(int, labels.shape)
+    if not leading:
+        yield np.ascontiguousarray(labels[:, :], dtype)
+        return
+    *outer, extent = leading
+    room = max(1, _BYTES_AT_ONCE // (height * width * dtype.itemsize))
+    step = min(chunk_extent(labels, len(outer)), room)
+    for index in itertools.product(*map(range, outer)):
+        fixed = tuple(slice(i, i + 1) for i in index)
+        for start in range(0, extent, step):
+            slab = labels[(*fixed, slice(start, start + step))]
+            yield from np.ascontiguousarray(slab, dtype).reshape(-1, height, width)

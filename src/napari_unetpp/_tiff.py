@@ -1,0 +1,247 @@
+"""Reading TIFF lazily, whatever its size or compression.
+
+Decides which image of the file is meant (`read_tiff`), whether the file holds all that it promises
+(`_check_whole`), how its bytes are reached (`_lazy`: a memory map where the pixels lie in one
+piece, else single strips and tiles as chunks), and what its metadata say of axes and spacing.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree
+
+import numpy as np
+import tifffile
+import zarr
+
+from napari_unetpp._opened import DAMAGED, Opened, micrometres, name_axes, one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from napari_unetpp.box import ArrayLike
+
+SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+# Chunks of a strip of a few rows cost more in bookkeeping than in decoding (2048 x 2048, strips
+# of one row: 300 ms a plane, decoded as one page 57 ms); above 16 rows strips win.
+_THIN_STRIP = 2**14
+_SMALL_PAGE = 2**26
+
+
+def read_tiff(path: Path, series: int | None = None) -> Opened:
+    """Open one image of a TIFF; without `series` its first.
+
+    Raises
+    ------
+    ValueError
+        Where the file is damaged, truncated or has no such series.
+    """
+    with _quiet():
+        tif = _parse(path)
+        try:
+            return _open_series(tif, path, series)
+        except _Refused as refusal:
+            tif.close()
+            raise ValueError(one_line(refusal)) from None
+        except DAMAGED as error:
+            tif.close()
+            msg = f"{path} is damaged or no TIFF that can be read ({one_line(error)})"
+            raise ValueError(msg) from error
+
+
+class _Refused(ValueError):
+    """A file that we refuse ourselves, in words of our own."""
+
+
+def _parse(path: Path) -> tifffile.TiffFile:
+    try:
+        return tifffile.TiffFile(path)
+    except DAMAGED as error:
+        msg = f"{path} is truncated or damaged ({one_line(error)}); copy or save it again"
+        raise ValueError(msg) from error
+
+
+def _open_series(tif: tifffile.TiffFile, path: Path, index: int | None) -> Opened:
+    if not tif.pages:
+        msg = f"{path} is truncated: it holds no image; copy or save it again"
+        raise _Refused(msg)
+    _check_chain(tif, path)
+    found = tif.series
+    wanted = 0 if index is None else index
+    if not 0 <= wanted < len(found):
+        shapes = ", ".join(f"{i}: {s.shape}" for i, s in enumerate(found))
+        msg = f"{path} has no series {wanted}; it has {shapes}"
+        raise _Refused(msg)
+    image = found[wanted]
+    _check_whole(tif, image, path)
+    axes, says = _axes(tif, image)
+    spacing = _spacing(tif, wanted, len(found))
+    data, close = _lazy(tif, image, path)
+    name = path.stem.removesuffix(".ome")
+    if len(found) > 1:
+        name = f"{name} [{wanted}]"
+    return Opened(data, axes, says, name, spacing, close)
+
+
+def _lazy(
+    tif: tifffile.TiffFile, image: tifffile.TiffPageSeries, path: Path
+) -> tuple[ArrayLike, Callable[[], None]]:
+    page = image.keyframe
+    offset = image.dataoffset
+    if 0 in image.shape:
+        data = np.zeros(image.shape, image.dtype)
+        tif.close()
+        return data, tif.close
+    as_stored = page.is_memmappable and image.transform is None and not image.is_multifile
+    if offset is not None and as_stored:
+        dtype = image.dtype.newbyteorder(tif.byteorder)
+        mapped = np.memmap(path, dtype, mode="r", offset=offset, shape=image.shape)
+        tif.close()
+        # The map itself goes with the last array that shows it; closing it earlier would crash.
+        return mapped, tif.close
+    strip = np.prod(page.chunks) * image.dtype.itemsize
+    whole_pages = not page.is_tiled and strip < _THIN_STRIP and page.nbytes <= _SMALL_PAGE
+    store = image.aszarr(level=0, chunkmode=2 if whole_pages else 0)
+    array = zarr.open_array(store, mode="r", zarr_format=2)
+
+    def close() -> None:
+        store.close()
+        tif.close()
+
+    return array, close
+
+
+def _check_chain(tif: tifffile.TiffFile, path: Path) -> None:
+    """Refuse a file whose chain of pages breaks off; tifffile would read the rest as all."""
+    if tif.is_scanimage or tif.is_lsm:  # their chains are computed, not read
+        return
+    count = len(tif.pages)
+    where = tif.pages.next_page_offset
+    if where is None:
+        return
+    tif.filehandle.seek(where)
+    raw = tif.filehandle.read(tif.tiff.offsetsize)
+    try:
+        following = struct.unpack(tif.tiff.offsetformat, raw)[0]
+    except struct.error:
+        following = where
+    if following:
+        msg = (
+            f"{path} is truncated: page {count} should lie at byte {following}, but cannot be read"
+            f" there ({tif.filehandle.size} bytes are left); copy or save it again"
+        )
+        raise _Refused(msg)
+
+
+def _lost_description(tif: tifffile.TiffFile) -> bool:
+    """Whether the directory promises a description, and so axes, that the file no longer holds."""
+    page, tiff, file = tif.pages.first, tif.tiff, tif.filehandle
+    file.seek(page.offset)
+    count = struct.unpack(tiff.tagnoformat, file.read(tiff.tagnosize))[0]
+    codes = [
+        struct.unpack(tif.byteorder + "H", file.read(tiff.tagsize)[:2])[0] for _ in range(count)
+    ]
+    return 270 in codes and 270 not in page.tags  # ImageDescription
+
+
+def _check_whole(tif: tifffile.TiffFile, image: tifffile.TiffPageSeries, path: Path) -> None:
+    """Refuse a file that ends before its pixels do."""
+    size = tif.filehandle.size
+    if _lost_description(tif):
+        msg = f"{path} is truncated: its description lies past the end; copy or save it again"
+        raise _Refused(msg)
+    if tif.is_imagej and image.kind in {"generic", "uniform"}:
+        promised = (tif.imagej_metadata or {}).get("images", "more")
+        msg = (
+            f"{path} is truncated or damaged: ImageJ wrote {promised} images of"
+            f" {tif.pages.first.nbytes} bytes, the file has {size}; copy or save it again"
+        )
+        raise _Refused(msg)
+    if image.dataoffset is not None:
+        _check_end(path, image.dataoffset + image.nbytes, size)
+        return
+    for index, page in enumerate(image.pages):
+        if page is None:
+            msg = (
+                f"{path} lacks page {index} of {len(image.pages)}; put the other files of the"
+                " same OME-TIFF beside it, or save it again"
+            )
+            raise _Refused(msg)
+        offsets, counts = page.dataoffsets, page.databytecounts
+        if not offsets or len(offsets) != len(counts):
+            msg = f"{path} is truncated or damaged: page {index} is lost; copy or save it again"
+            raise _Refused(msg)
+        ends = max(map(sum, zip(offsets, counts, strict=True)))
+        _check_end(path, ends, page.parent.filehandle.size)
+
+
+def _check_end(path: Path, end: int, size: int) -> None:
+    if end > size:
+        msg = f"{path} is truncated: {size} of at least {end} bytes; copy or save it again"
+        raise _Refused(msg)
+
+
+def _axes(tif: tifffile.TiffFile, image: tifffile.TiffPageSeries) -> tuple[str | None, str]:
+    """Axes of an image, and what the file says of them."""
+    letters = image.axes
+    if image.kind == "shaped" and '"axes":' not in image.keyframe.description:
+        # tifffile's own files without axes: it stores (3, y, x) as RGB planes, a guess from the
+        # length that it deprecates itself, so there only the places in the shape count.
+        ending = "YXS" if letters.endswith("YXS") else "YX"
+        letters = "Q" * (len(image.shape) - len(ending)) + ending
+    if tif.is_ome and image.kind in {"generic", "uniform"} and len(letters) > 2:
+        return None, "its OME metadata cannot be used"
+    return name_axes(letters), f"it says {letters}"
+
+
+def _spacing(tif: tifffile.TiffFile, index: int, count: int) -> dict[str, float]:
+    """Spacing in um by axis letter, from OME or ImageJ metadata.
+
+    A plain TIFF's XResolution is no spacing: nearly all carry a screen's or printer's (72 dpi).
+    """
+    found: dict[str, float | None] = {}
+    if tif.is_ome and tif.ome_metadata:
+        images = _ome_pixels(tif.ome_metadata)
+        # tifffile skips images without pixels; where it did, the index no longer tells which.
+        pixels = images[index] if len(images) == count else {}
+        for axis in "XYZ":
+            size, unit = pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit")
+            found[axis.lower()] = micrometres(size, "um" if unit is None else unit)
+    elif tif.is_imagej:
+        meta = tif.imagej_metadata or {}
+        unit = meta.get("unit")
+        found["z"] = micrometres(meta.get("spacing"), unit)
+        for axis, tag in (("y", "YResolution"), ("x", "XResolution")):
+            pixels_per_unit = tif.pages.first.tags.valueof(tag) or (0, 1)
+            if pixels_per_unit[0]:
+                found[axis] = micrometres(pixels_per_unit[1] / pixels_per_unit[0], unit)
+    return {axis: value for axis, value in found.items() if value is not None}
+
+
+def _ome_pixels(xml: str) -> list[dict[str, str]]:
+    try:
+        root = ElementTree.fromstring(xml)
+    except ElementTree.ParseError:
+        return []
+    return [dict(e.attrib) for e in root.iter() if e.tag.rpartition("}")[2] == "Pixels"]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep tifffile's log of this thread off the console: what matters is raised, in one line."""
+    thread = threading.get_ident()
+
+    def other_threads(record: logging.LogRecord) -> bool:
+        return record.thread != thread
+
+    logger = logging.getLogger("tifffile")
+    logger.addFilter(other_threads)
+    try:
+        yield
+    finally:
+        logger.removeFilter(other_threads)
