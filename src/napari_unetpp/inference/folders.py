@@ -1,0 +1,89 @@
+"""A prediction store as a folder on a disk that may be full, read-only or somebody else's.
+
+Decides, in this order: what is ours and may be replaced, how a new store takes its place, and in
+which words the disk's and a store's faults are told.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+KEY = "napari-unetpp"  # of the root's attributes; a folder without it is not ours
+
+
+class StoreError(ValueError):
+    """The folder is not a prediction store, is damaged, or does not fit; one line for the user."""
+
+
+def refuse_occupied(path: Path, *, overwrite: bool) -> None:
+    """Refuse to create a store where something else is, or where its folder is missing.
+
+    Raises
+    ------
+    FileNotFoundError, FileExistsError
+        The message says what to do.
+    """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"folder {path.parent} does not exist; make it, or write elsewhere")
+    if not os.path.lexists(path):
+        return
+    if not is_store(path) or path.is_symlink():
+        raise FileExistsError(
+            f"{path} exists and is not a prediction store, so it is not touched; name another path"
+        )
+    if not overwrite:
+        raise FileExistsError(
+            f"{path} holds predictions already; go on with them (open_store(path, 'r+')), "
+            "overwrite them, or name another path"
+        )
+
+
+def is_store(path: Path) -> bool:
+    """Whether the folder was made by `create_store`, going by its record alone."""
+    try:
+        root = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
+        return "levels" in root["attributes"][KEY]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Rename, with an old store moved aside first and removed last."""
+    if not path.exists():
+        temporary.rename(path)
+        return
+    old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.old")
+    path.rename(old)
+    try:
+        temporary.rename(path)
+    except OSError:
+        old.rename(path)
+        raise
+    shutil.rmtree(old)
+
+
+def damaged(path: Path, what: str) -> StoreError:
+    """The error for a store of which a part is missing or unreadable."""
+    line = " ".join(what.split())
+    return StoreError(f"predictions at {path} are damaged ({line}); overwrite them")
+
+
+@contextmanager
+def disk(path: Path) -> Iterator[None]:
+    """Errors of the disk as one line that names the store."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise OSError(f"cannot write predictions to {path}: {error}") from error
+        reason = error.strerror or str(error)
+        raise OSError(error.errno, f"cannot write predictions: {reason}", str(path)) from error

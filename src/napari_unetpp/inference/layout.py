@@ -1,0 +1,123 @@
+"""What lies where in a store, and what other OME-Zarr readers (NGFF 0.5) are told about it.
+
+Decides, in this order: the axes of the stored arrays, the attributes of the root, the group of one
+level, the done maps.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import zarr
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+VERSION = "0.5"
+DONE_CHUNK = 4096  # a mark rewrites one chunk of the done map, so it must stay small
+_TYPES = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
+
+
+def array_axes(axes: str) -> str:
+    """Axes of the stored arrays: the class channel at its NGFF place, after time and before space.
+
+    >>> array_axes("tzyx"), array_axes("yx")
+    ('tczyx', 'cyx')
+    """
+    return axes.replace("t", "tc") if "t" in axes else "c" + axes
+
+
+def root_attributes(
+    levels: Sequence[int], axes: str, spacing_um: Sequence[float | None]
+) -> dict[str, Any]:
+    """`ome` attributes of the root: one multiscale image per level, the deepest first.
+
+    A reader that knows a single image takes the first entry, as the specification says.
+    """
+    images = [
+        _multiscale(f"L{level}", f"L{level}/0", axes, spacing_um)
+        for level in sorted(levels, reverse=True)
+    ]
+    return {"ome": {"version": VERSION, "multiscales": images}}
+
+
+def create_level(
+    group: zarr.Group,
+    level: int,
+    axes: str,
+    shape: Sequence[int],
+    spacing_um: Sequence[float | None],
+    chunks: Sequence[int],
+    classes: Sequence[str],
+) -> None:
+    """Add the group of one level: an image by itself, with named channels, shown from 0 to 255."""
+    image = group.create_group(f"L{level}")
+    window = {"min": 0, "max": 255, "start": 0, "end": 255}
+    channels = [
+        # A visible background channel would cover the others.
+        {
+            "label": name,
+            "color": "FFFFFF",
+            "window": window,
+            "active": number > 0 or len(classes) == 1,
+        }
+        for number, name in enumerate(classes)
+    ]
+    ome: dict[str, Any] = {
+        "version": VERSION,
+        "multiscales": [_multiscale(f"L{level}", "0", axes, spacing_um)],
+        "omero": {"channels": channels, "rdefs": {"model": "color"}},
+    }
+    image.attrs["ome"] = ome
+    place = array_axes(axes).index("c")
+    image.create_array(
+        "0",
+        shape=(*shape[:place], len(classes), *shape[place:]),
+        chunks=(*chunks[:place], 1, *chunks[place:]),
+        dtype=np.uint8,
+        dimension_names=tuple(array_axes(axes)),
+    )
+
+
+def create_done(group: zarr.Group, levels: Sequence[int], grid: Sequence[int]) -> None:
+    """Add the done map of every level, one element a tile, all 0; old ones are replaced."""
+    chunks, room = [], DONE_CHUNK
+    for extent in reversed(grid):
+        chunks.append(max(1, min(extent, room)))
+        room //= chunks[-1]
+    for level in levels:
+        group.create_array(
+            f"done/L{level}",
+            shape=tuple(grid),
+            chunks=tuple(reversed(chunks)),
+            dtype=np.uint8,
+            overwrite=True,
+        )
+
+
+def stored_array(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    """The array of that name; KeyError where nothing has it, TypeError where it is a group."""
+    found = group[name]
+    if not isinstance(found, zarr.Array):
+        raise TypeError(name)
+    return found
+
+
+def _multiscale(
+    name: str, path: str, axes: str, spacing_um: Sequence[float | None]
+) -> dict[str, Any]:
+    spacing = dict(zip(axes, spacing_um, strict=True))
+    described: list[dict[str, str]] = []
+    scale: list[float] = []
+    for axis in array_axes(axes):
+        known = spacing.get(axis)
+        unit = {"unit": "micrometer"} if known is not None and _TYPES[axis] == "space" else {}
+        described.append({"name": axis, "type": _TYPES[axis], **unit})
+        scale.append(1.0 if known is None else float(known))
+    transformation = {"type": "scale", "scale": scale}
+    return {
+        "name": name,
+        "axes": described,
+        "datasets": [{"path": path, "coordinateTransformations": [transformation]}],
+    }

@@ -1,0 +1,194 @@
+"""Which run a store belongs to, and whether another run may go on in it.
+
+Decides, in this order: what is recorded of a run (`make_record`), how a store is opened for one
+(`open_run`) and joined (`join_run`), and in which words another run is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_unetpp import __version__
+from napari_unetpp.box import Box
+from napari_unetpp.inference.inputs import check_input, measure_stack
+from napari_unetpp.inference.store import PredictionStore, StoreError, create_store, open_store
+from napari_unetpp.model.intensity import Scaling
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from napari_unetpp.inference.tiles import Tiles
+    from napari_unetpp.model.checkpoint import Model
+    from napari_unetpp.stacks import Stack
+
+_WORDS = {"model_sha256": "model", "stack_sample": "image", "shape": "image shape"}
+_SAMPLE_EDGE = 256  # voxels; three such squares tell images apart and take no time to read
+
+
+def make_record(
+    stack: Stack, model: Model, tiles: Tiles, scaling: Scaling, command: str = ""
+) -> dict[str, Any]:
+    """JSON-able record of a run: everything that decides its voxels, and where they came from.
+
+    ``model_sha256``, ``tiling``, ``levels``, ``shape`` and ``stack_sample`` decide whether another
+    run may go on where this one stopped. The last is a hash of a few voxels instead of a name, so
+    that a moved file and the layer it was opened as stay the same image.
+    """
+    record = {
+        "version": __version__,
+        "command": command,
+        "model": model.card.name,
+        "model_sha256": model.sha256 or _weights_sha256(model),
+        "tiling": tiles.describe(),
+        "levels": model.spec.heads_up_to(tiles.level),
+        "shape": tiles.shape,
+        "stack": {
+            "name": stack.name,
+            "axes": stack.axes,
+            "shape": stack.shape,
+            "dtype": str(stack.dtype),
+        },
+        "stack_sample": _stack_sample(stack),
+        "scaling": scaling.to_json(),
+        "classes": [{"name": c.name, "color": c.color} for c in model.classes],
+    }
+    # As it will come back from the disk: lists for tuples.
+    plain: dict[str, Any] = json.loads(json.dumps(record))
+    return plain
+
+
+def open_run(
+    path: str | Path,
+    stack: Stack,
+    model: Model,
+    tiles: Tiles,
+    *,
+    overwrite: bool = False,
+    command: str = "",
+) -> PredictionStore:
+    """The store for a run: a new one, or the one that an interrupted run left at `path`.
+
+    Parameters
+    ----------
+    overwrite
+        Begin anew, replacing the store at `path`.
+    command
+        Command line that does the same, for the record.
+
+    Raises
+    ------
+    StoreError
+        Where `path` holds another run's predictions, or no prediction store.
+    ValueError
+        Where the model cannot take the stack.
+    OSError
+        Where nothing can be written there.
+    """
+    check_input(stack, model)
+    path = Path(path)
+    if os.path.lexists(path) and not overwrite:
+        store = open_store(path, "r+")
+        join_run(store, stack, model, tiles, command=command)
+        return store
+    return create_store(
+        path,
+        tiles.shape,
+        model.spec.heads_up_to(tiles.level),
+        like=stack,
+        classes=[c.name for c in model.classes],
+        chunks=tiles.chunks,
+        grid=tiles.grid,
+        record=make_record(stack, model, tiles, measure_stack(stack, model), command),
+        overwrite=overwrite,
+    )
+
+
+def join_run(
+    store: PredictionStore, stack: Stack, model: Model, tiles: Tiles, *, command: str = ""
+) -> Scaling:
+    """The scaling with which a run fills a store; its record is written where there is none yet.
+
+    A continued run takes the numbers that its beginning measured.
+
+    Raises
+    ------
+    StoreError
+        Where the store is of another shape, or holds the predictions of another run.
+    """
+    if tiles.shape != stack.shape_predicted:
+        raise ValueError(
+            f"tiles were planned for shape {tiles.shape}, but {stack.name!r} has "
+            f"{stack.shape_predicted}; plan them with stack.shape_predicted"
+        )
+    scaling = _stored_scaling(store) or measure_stack(stack, model)
+    record = make_record(stack, model, tiles, scaling, command)
+    if "model_sha256" in store.record:
+        _refuse_other_run(store, record)
+    mine = (store.shape, store.axes, store.levels, len(store.classes))
+    levels = model.spec.heads_up_to(tiles.level)
+    wanted = (tiles.shape, stack.axes_predicted, levels, model.spec.classes)
+    if mine != wanted:
+        raise StoreError(
+            f"{store.path} holds shape, axes, levels, classes {mine} where this run gives "
+            f"{wanted}; create another store"
+        )
+    store.set_grid(tiles.grid)
+    if "model_sha256" not in store.record:
+        store.update_record(record)
+    return scaling
+
+
+def _refuse_other_run(store: PredictionStore, record: Mapping[str, Any]) -> None:
+    keys = store.matches(record)
+    if not keys:
+        return
+    differences = [
+        f"{_WORDS.get(key, key)} (was {_shown(store.record, key)}, now {_shown(record, key)})"
+        for key in keys
+    ]
+    raise StoreError(
+        f"{store.path} was written with another {', '.join(differences)}; "
+        "overwrite it (--overwrite), or name another path"
+    )
+
+
+def _shown(record: Mapping[str, Any], key: str) -> str:
+    if key == "model_sha256":
+        return f"{record.get('model')} {str(record.get(key))[:8]}"
+    if key == "stack_sample":
+        return str(record.get("stack", {}).get("name"))
+    if key == "tiling":
+        return " ".join(str(value) for value in record.get(key, {}).values())
+    return str(record.get(key))
+
+
+def _stored_scaling(store: PredictionStore) -> Scaling | None:
+    values = store.record.get("scaling")
+    return None if values is None else Scaling.from_json(values)
+
+
+def _stack_sample(stack: Stack) -> str:
+    """Hash of the middle of the first, the middle and the last plane."""
+    *leading, height, width = stack.shape_predicted
+    plane = [((n - _SAMPLE_EDGE) // 2 if n > _SAMPLE_EDGE else 0) for n in (height, width)]
+    stop = [min(a + _SAMPLE_EDGE, n) for a, n in zip(plane, (height, width), strict=True)]
+    digest = hashlib.sha256()
+    for part in (0, 1, 2):
+        place = [(n - 1) * part // 2 for n in leading]
+        raw = stack.read(Box((*place, *plane), (*(i + 1 for i in place), *stop)))
+        digest.update(np.ascontiguousarray(raw, raw.dtype.newbyteorder("<")).tobytes())
+    return digest.hexdigest()
+
+
+def _weights_sha256(model: Model) -> str:
+    """Stands for the hash of the file where a model was never saved."""
+    digest = hashlib.sha256(json.dumps(model.spec.to_json()).encode())
+    for key, value in model.network.state_dict().items():
+        digest.update(key.encode() + value.cpu().numpy().tobytes())
+    return digest.hexdigest()

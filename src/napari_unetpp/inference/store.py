@@ -1,0 +1,300 @@
+"""Predictions on disk: one OME-Zarr group a run, which can be continued after any interruption.
+
+Decides, in this order: what an open store offers (`PredictionStore`), how one is made
+(`create_store`) and opened (`open_store`), and what is refused. Layout (zarr v3, NGFF 0.5)::
+
+    OUT.ome.zarr/        ome: multiscales L4, L3, L2, L1 (paths "L4/0" ...)
+      zarr.json          napari-unetpp: format, axes, shape, levels, classes, spacing_um, record
+      L1/ .. L4/         ome: a multiscale image by itself, omero: names of the classes
+        0                uint8 (t, c, z, y, x; those that the stack has, c always), 255 = 1.0
+      done/L1 .. L4      uint8, one element a tile: 1 once its voxels are safe
+
+Each level is an image of its own because levels are four answers to one question, not resolutions
+and not channels that belong on top of each other. The root is a multiscale image as well, deepest
+level first, so that whoever is given OUT.ome.zarr alone sees the best prediction; bioformats2raw's
+layout, the other way to put images side by side, is not read by the ome-zarr library.
+
+"Safe" means handed to the operating system in whole chunks, and only then marked: it survives the
+end of the process at any moment. One process at a time may write to a store.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import zarr
+
+from napari_unetpp.inference.folders import (
+    KEY,
+    StoreError,
+    damaged,
+    disk,
+    is_store,
+    put_in_place,
+    refuse_occupied,
+)
+from napari_unetpp.inference.layout import (
+    array_axes,
+    create_done,
+    create_level,
+    root_attributes,
+    stored_array,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from napari_unetpp.box import Box
+    from napari_unetpp.inference.tiles import Tile
+    from napari_unetpp.stacks import Stack
+
+__all__ = ["DECIDING", "PredictionStore", "StoreError", "create_store", "open_store"]
+
+FORMAT = 1
+# What decides the voxels of a run: a run may continue one in which all of these are the same.
+DECIDING = ("model_sha256", "tiling", "levels", "shape", "stack_sample")
+_CHUNK = 512  # chunk edge in the plane where no plan of tiles says better
+
+
+class PredictionStore:
+    """An open store. All boxes are in prediction axes (t z y x without channels).
+
+    Reading is thread-safe, also while another thread of this process writes.
+    """
+
+    def __init__(self, path: Path, group: zarr.Group) -> None:
+        self.path = path
+        self._group = group
+        try:
+            about: dict[str, Any] = dict(group.attrs[KEY])  # type: ignore[arg-type]
+            if about["format"] != FORMAT:
+                raise StoreError(
+                    f"{path} has store format {about['format']} where this version reads {FORMAT}; "
+                    "update napari-unetpp"
+                )
+            self.shape: tuple[int, ...] = tuple(map(int, about["shape"]))
+            self.axes: str = about["axes"]
+            self.levels: tuple[int, ...] = tuple(map(int, about["levels"]))
+            self.classes: tuple[str, ...] = tuple(about["classes"])
+            self.spacing_um: tuple[float | None, ...] = tuple(about["spacing_um"])
+            self.record: dict[str, Any] = dict(about["record"])
+            self._arrays = {level: stored_array(group, f"L{level}/0") for level in self.levels}
+            self._class_axis = array_axes(self.axes).index("c")
+            self._load_done()
+        except (KeyError, TypeError) as error:
+            raise damaged(path, f"{error} is missing or of a wrong kind") from None
+        expected = list(self.shape)
+        expected.insert(self._class_axis, len(self.classes))
+        if any(a.shape != tuple(expected) or a.dtype != np.uint8 for a in self._arrays.values()):
+            raise damaged(path, f"an array is not uint8 of shape {tuple(expected)}")
+
+    def probability(self, level: int) -> zarr.Array[Any]:
+        """The stored array of a level: uint8, 255 = 1.0, class channel at its NGFF place."""
+        if level not in self._arrays:
+            have = ", ".join(f"L{d}" for d in self.levels)
+            raise ValueError(f"level {level} is not in {self.path}; it holds {have}")
+        return self._arrays[level]
+
+    def read(self, level: int, box: Box) -> NDArray[np.uint8]:
+        """Probabilities (class, *box.shape), 255 = 1.0; 0 where nothing was predicted yet."""
+        array = self.probability(level)
+        selection = list(box.slices)
+        selection.insert(self._class_axis, slice(None))
+        try:
+            voxels = np.asarray(array[tuple(selection)])
+        except (ValueError, RuntimeError) as error:
+            raise damaged(self.path, f"L{level} at {box.start}: {error}") from error
+        return np.moveaxis(voxels, self._class_axis, 0)
+
+    def write(self, tile: Tile, probabilities: Mapping[int, NDArray[np.uint8]]) -> None:
+        """Put {level: (class, *tile.inner.shape)} into the arrays; safe when this returns."""
+        selection = list(tile.inner.slices)
+        selection.insert(self._class_axis, slice(None))
+        with disk(self.path):
+            for level, voxels in probabilities.items():
+                self.probability(level)[tuple(selection)] = np.moveaxis(voxels, 0, self._class_axis)
+
+    def set_grid(self, grid: Sequence[int]) -> None:
+        """Make the done maps for a plan of that many tiles per axis, or check those that are there.
+
+        Raises
+        ------
+        StoreError
+            Where the store was filled along another plan.
+        """
+        grid = tuple(grid)
+        if self.grid is None:
+            with disk(self.path):
+                create_done(self._group, self.levels, grid)
+            self._load_done()
+        elif self.grid != grid:
+            raise StoreError(
+                f"{self.path} was planned with {self.grid} tiles per axis, this run with {grid}; "
+                "use the same tiling, overwrite it, or name another path"
+            )
+
+    @property
+    def grid(self) -> tuple[int, ...] | None:
+        """Number of tiles per axis; None before the first run."""
+        return next(iter(self._done.values())).shape if self._done else None
+
+    def done(self, level: int | None = None) -> NDArray[np.bool_]:
+        """Which tiles are safe, at a level or (None) at all, as a boolean array of shape `grid`.
+
+        Of size 0 before the first run.
+        """
+        if not self._done:
+            return np.zeros((0,), bool)
+        if level is not None:
+            self.probability(level)  # refuses a level that is not there
+            return self._done[level].astype(bool)
+        return np.asarray(np.logical_and.reduce(list(self._done.values())), bool)
+
+    def is_done(self, tile: Tile) -> bool:
+        """Whether a tile is safe at all levels."""
+        return bool(self._done) and all(bool(m[tile.index]) for m in self._done.values())
+
+    def mark_done(self, tile: Tile) -> None:
+        """Record that the voxels of a tile are safe at all levels; call it after `write`."""
+        with disk(self.path):
+            for level, done in self._done.items():
+                done[tile.index] = 1
+                stored = self._stored_done[level]
+                # A whole chunk is written at once, which zarr does without reading it first.
+                chunk = tuple(
+                    slice(i // n * n, (i // n + 1) * n)
+                    for i, n in zip(tile.index, stored.chunks, strict=True)
+                )
+                stored[chunk] = done[chunk]
+
+    @property
+    def done_count(self) -> int:
+        """Number of tiles that are safe at all levels."""
+        return int(self.done().sum())
+
+    @property
+    def complete(self) -> bool:
+        return self.grid is not None and self.done_count == math.prod(self.grid)
+
+    def matches(self, record: Mapping[str, Any]) -> list[str]:
+        """Deciding keys (`DECIDING`) in which the store's record differs from `record`."""
+        return [key for key in DECIDING if self.record.get(key) != record.get(key)]
+
+    def update_record(self, values: Mapping[str, Any]) -> None:
+        """Add JSON-able values to the record, on disk as well."""
+        self.record = {**self.record, **values}
+        about: dict[str, Any] = dict(self._group.attrs[KEY])  # type: ignore[arg-type]
+        with disk(self.path):
+            self._group.attrs[KEY] = {**about, "record": self.record}
+
+    def _load_done(self) -> None:
+        self._done: dict[int, NDArray[np.uint8]] = {}
+        names = {level: f"done/L{level}" for level in self.levels}
+        # A run that ended while it made them left some: then nothing was done yet.
+        if all(name in self._group for name in names.values()):
+            self._stored_done = {
+                level: stored_array(self._group, name) for level, name in names.items()
+            }
+            self._done = {d: np.asarray(stored[:]) for d, stored in self._stored_done.items()}
+            if len({done.shape for done in self._done.values()}) != 1:
+                raise damaged(self.path, "the done maps of its levels differ in shape")
+
+
+def create_store(
+    path: str | Path,
+    shape: Sequence[int],
+    levels: Sequence[int],
+    *,
+    like: Stack | None = None,
+    axes: str | None = None,
+    classes: Sequence[str] = ("foreground",),
+    chunks: Sequence[int] | None = None,
+    grid: Sequence[int] | None = None,
+    record: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> PredictionStore:
+    """A new store, open for writing; it appears under its name only once it is whole.
+
+    Parameters
+    ----------
+    shape, axes
+        In prediction axes (t z y x). `axes` may be left out where `like` names them.
+    like
+        Stack whose axes and spacing the store takes over.
+    classes
+        Names of the channels; with two and more the first is the background.
+    chunks, grid
+        Of the plan (`Tiles.chunks`, `Tiles.grid`). Without a grid the first run sets it.
+    overwrite
+        Replace an existing store. Any other folder is never removed.
+
+    Raises
+    ------
+    FileExistsError
+        Where something is at `path` already, and it is not a store to be overwritten.
+    OSError
+        Where the folder cannot be written or the disk is full; nothing is left behind.
+    """
+    path = Path(path)
+    shape = tuple(shape)
+    axes = axes if axes is not None else (like.axes_predicted if like is not None else None)
+    if axes is None or len(axes) != len(shape):
+        raise ValueError(f"axes {axes!r} do not name those of shape {shape}; pass axes='zyx' or so")
+    spacing = dict(zip(like.axes, like.spacing_um, strict=True)) if like is not None else {}
+    spacing_um = tuple(spacing.get(axis) for axis in axes)
+    if chunks is None:
+        plane = len(shape) - 2
+        chunks = tuple(1 if i < plane else min(n, _CHUNK) for i, n in enumerate(shape))
+    refuse_occupied(path, overwrite=overwrite)
+    about: dict[str, Any] = {
+        "format": FORMAT,
+        "axes": axes,
+        "shape": shape,
+        "levels": tuple(levels),
+        "classes": tuple(classes),
+        "spacing_um": spacing_um,
+        "record": dict(record or {}),
+    }
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.new")
+    try:
+        with disk(path):
+            group = zarr.open_group(temporary, mode="w-", zarr_format=3)
+            for level in levels:
+                create_level(group, level, axes, shape, spacing_um, chunks, classes)
+            if grid is not None:
+                create_done(group, levels, grid)
+            group.attrs.update({**root_attributes(levels, axes, spacing_um), KEY: about})
+            put_in_place(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return open_store(path, "r+")
+
+
+def open_store(path: str | Path, mode: Literal["r", "r+"] = "r") -> PredictionStore:
+    """The store at a path, for reading or (``"r+"``) for going on with it.
+
+    Raises
+    ------
+    FileNotFoundError
+        Where there is nothing at `path`.
+    StoreError
+        Where it is not a prediction store, is damaged, or comes from a newer version.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no predictions at {path}; run segment first, or check the path")
+    if not is_store(path):
+        raise StoreError(f"{path} is not a prediction store of napari-unetpp (no {KEY} record)")
+    try:
+        return PredictionStore(path, zarr.open_group(path, mode=mode))
+    except StoreError:
+        raise
+    except (ValueError, FileNotFoundError) as error:  # what zarr says to missing or broken metadata
+        raise damaged(path, str(error)) from None
