@@ -40,9 +40,7 @@ def test_boxes_combine_like_sets_of_points(pair: tuple[Box, Box]) -> None:
 @given(st.integers(1, 3).flatmap(boxes), st.integers(0, 3), st.integers(-7, 7))
 def test_grow_and_shift_move_points(box: Box, halo: int, offset: int) -> None:
     by = range(-halo, halo + 1)
-    near = {
-        tuple(np.add(p, d)) for p in points(box) for d in itertools.product(by, repeat=box.ndim)
-    }
+    near = {tuple(np.add(p, d)) for p in points(box) for d in itertools.product(by, repeat=box.ndim)}
     grown = box.grow((halo,) * box.ndim)
     assert box.inside(grown)
     assert grown.grow((-halo,) * box.ndim) == box

@@ -42,6 +42,8 @@ def run(
             print(line, file=sys.stderr, flush=True)
 
         say(event="start", resumed=resume, date=time.strftime("%Y-%m-%d"), options=options.to_json(), pairs=len(pairs))
-        for event in train(spec, pairs, options, out, validation=validation, intensity=intensity, card=card, resume=resume):
+        for event in train(
+            spec, pairs, options, out, validation=validation, intensity=intensity, card=card, resume=resume
+        ):
             if isinstance(event, EpochDone):
                 say(event="epoch", **asdict(event))

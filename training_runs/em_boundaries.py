@@ -2,8 +2,9 @@
 
     python training_runs/em_boundaries.py DATA OUT.safetensors
 
-DATA holds `images.tif` and `derived_boundary.tif` (z, y, x). Slices 0..135 train, 140..149 validate, 154..169 give the scores on the
-card; four slices between are used by nobody. The voxels are isotropic, so the training part is also cut along y and along x.
+DATA holds `images.tif` and `derived_boundary.tif` (z, y, x). Slices 0..135 train, 140..149 validate, 154..169 give
+the scores on the card; four slices between are used by nobody. The voxels are isotropic, so the training part is also
+cut along y and along x.
 """
 
 from __future__ import annotations
@@ -28,14 +29,21 @@ CARD = Card(
     name="em-boundaries",
     classes=(ClassInfo("boundary", "#56b4e9"),),
     description="Boundaries between neurons in isotropic electron microscopy (FIB-SEM, about 10 nm), slice by slice.",
-    data="FIB-25 sample, Drosophila medulla, training_sample2 (FlyEM); boundaries derived from the neuron ids, two voxels thick.",
+    data="FIB-25 sample, Drosophila medulla, training_sample2 (FlyEM); two-voxel boundaries derived from neuron ids.",
     licence="CC BY (the weights as well: keep the credit)",
-    credit="FlyEM project, Janelia Research Campus, HHMI. Takemura et al. 2015, PNAS, doi 10.1073/pnas.1509820112. Changes were made.",
+    credit="FlyEM project, Janelia Research Campus, HHMI. Takemura et al. 2015, PNAS, doi 10.1073/pnas.1509820112. Changed by us.",
     tiling={"kind": "overlap", "patch": 96, "stride": 48, "aggregate": "gaussian"},
     spacing_um=(0.01, 0.01),
 )
 OPTIONS = TrainOptions(
-    epochs=48, steps=125, patience=48, batch=8, learning_rate=1e-3, schedule="cosine", augmentation="em", validation_voxels=2**19
+    epochs=32,
+    steps=125,
+    patience=32,
+    batch=8,
+    learning_rate=1e-3,
+    schedule="cosine",
+    augmentation="em",
+    validation_voxels=2**19,
 )
 
 

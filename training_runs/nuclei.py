@@ -2,8 +2,9 @@
 
     python training_runs/nuclei.py DATA OUT.safetensors
 
-DATA holds `<kind>_images.tif`, `<kind>_labels.tif` and `index.json`, which gives every page its group (crops of one larger picture).
-Groups are held out whole: about a tenth for validation, a tenth for the scores on the card, which nothing was chosen by.
+DATA holds `<kind>_images.tif`, `<kind>_labels.tif` and `index.json`, which gives every page its group (crops of one
+larger picture). Groups are held out whole: about a tenth for validation, a tenth for the scores on the card, which
+nothing was chosen by.
 """
 
 from __future__ import annotations
@@ -34,7 +35,14 @@ CARD = Card(
     tiling={"kind": "seamless"},
 )
 OPTIONS = TrainOptions(
-    epochs=22, steps=125, patience=22, batch=8, learning_rate=1e-3, schedule="cosine", augmentation="light", validation_voxels=2**20
+    epochs=22,
+    steps=125,
+    patience=22,
+    batch=8,
+    learning_rate=1e-3,
+    schedule="cosine",
+    augmentation="light",
+    validation_voxels=2**20,
 )
 
 
@@ -48,7 +56,9 @@ def pairs_by_split(data: Path, seed: int = 0) -> dict[str, list[Pair]]:
         random.Random(seed).shuffle(groups)
         tenth = max(1, round(len(groups) / 10))
         place = {
-            g: ("test" if k < tenth else "validation" if k < 2 * tenth else "training") if len(groups) > 2 else "training"
+            g: ("test" if k < tenth else "validation" if k < 2 * tenth else "training")
+            if len(groups) > 2
+            else "training"
             for k, g in enumerate(groups)
         }
         for page in index[kind]:

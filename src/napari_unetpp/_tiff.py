@@ -88,9 +88,7 @@ def _open_series(tif: tifffile.TiffFile, path: Path, index: int | None) -> Opene
     return Opened(data, axes, says, name, spacing, close)
 
 
-def _lazy(
-    tif: tifffile.TiffFile, image: tifffile.TiffPageSeries, path: Path
-) -> tuple[ArrayLike, Callable[[], None]]:
+def _lazy(tif: tifffile.TiffFile, image: tifffile.TiffPageSeries, path: Path) -> tuple[ArrayLike, Callable[[], None]]:
     page = image.keyframe
     offset = image.dataoffset
     if 0 in image.shape:
@@ -143,9 +141,7 @@ def _lost_description(tif: tifffile.TiffFile) -> bool:
     page, tiff, file = tif.pages.first, tif.tiff, tif.filehandle
     file.seek(page.offset)
     count = struct.unpack(tiff.tagnoformat, file.read(tiff.tagnosize))[0]
-    codes = [
-        struct.unpack(tif.byteorder + "H", file.read(tiff.tagsize)[:2])[0] for _ in range(count)
-    ]
+    codes = [struct.unpack(tif.byteorder + "H", file.read(tiff.tagsize)[:2])[0] for _ in range(count)]
     return 270 in codes and 270 not in page.tags  # ImageDescription
 
 

@@ -186,10 +186,7 @@ def read_box(array: ArrayLike, box: Box) -> NDArray[Any]:
         return np.empty(box.shape, array.dtype)
     if box.inside(Box.of(array.shape)):
         return np.asarray(array[box.slices])
-    folds = [
-        fold_indices(a, b, extent)
-        for a, b, extent in zip(box.start, box.stop, array.shape, strict=True)
-    ]
+    folds = [fold_indices(a, b, extent) for a, b, extent in zip(box.start, box.stop, array.shape, strict=True)]
     # Mirroring moves one voxel at a time, so the folded places are a range without gaps.
     slab = Box(tuple(int(f.min()) for f in folds), tuple(int(f.max()) + 1 for f in folds))
     voxels = np.asarray(array[slab.slices])

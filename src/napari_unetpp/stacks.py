@@ -201,11 +201,7 @@ def open_stack(
                 f' pass axes, one letter out of "{_AXES}" each, like axes="{example}"'
             )
             raise ValueError(msg)
-        spacing = (
-            tuple(spacing_um)
-            if spacing_um is not None
-            else tuple(opened.spacing_um.get(axis) for axis in named)
-        )
+        spacing = tuple(spacing_um) if spacing_um is not None else tuple(opened.spacing_um.get(axis) for axis in named)
         return Stack(opened.data, named, spacing, opened.name, path, opened.close)
     except BaseException:
         opened.close()
@@ -230,9 +226,7 @@ def check_finite(stack: Stack) -> None:
         finite = np.isfinite(stack.read(box)).all(axis=(0, -2, -1))
         if not finite.all():
             where = np.add(np.argwhere(~finite)[0], box.start[:-2]) if names else ()
-            plane = ", ".join(
-                f"{n} = {i} of {e}" for n, i, e in zip(names, where, shape, strict=False)
-            )
+            plane = ", ".join(f"{n} = {i} of {e}" for n, i, e in zip(names, where, shape, strict=False))
             msg = (
                 f"{stack.name} holds NaN or infinity{plane and f', first in plane {plane}'};"
                 " replace them first, for instance with numpy.nan_to_num"

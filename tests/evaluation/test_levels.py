@@ -57,9 +57,7 @@ def test_one_class_model_against_one_label_of_the_reference(stack):
     assert row.confusion == confusion(p >= 128, labels == 2)
     (background,) = score_levels({"L1": levels["L1"]}, labels, foreground=0)
     assert background.confusion == confusion(p < 128, labels == 0)
-    assert background.paper_mean_iou == pytest.approx(
-        paper_mean_iou((255 - p).astype(np.uint8), labels == 0)
-    )
+    assert background.paper_mean_iou == pytest.approx(paper_mean_iou((255 - p).astype(np.uint8), labels == 0))
 
 
 def test_several_classes_take_the_largest_probability():

@@ -45,9 +45,7 @@ def tiny_model(
     classes = [ClassInfo("background"), *(ClassInfo(f"class {i}") for i in range(1, 9))]
     names = classes[: specification.classes] if specification.classes > 1 else classes[1:2]
     card = Card("tiny", classes=tuple(names), recommended_level=specification.depth)
-    return Model(
-        specification, network, intensity or Intensity(), card, torch.device("cpu"), f"sha-{seed}"
-    )
+    return Model(specification, network, intensity or Intensity(), card, torch.device("cpu"), f"sha-{seed}")
 
 
 @pytest.fixture

@@ -33,10 +33,7 @@ def filled(request, tmp_path_factory):
     )
     rng = np.random.default_rng(3)
     # Few values, so that ties and values right at a threshold happen.
-    held = {
-        d: rng.choice(np.uint8([0, 51, 102, 127, 128, 204, 255]), (len(classes), *SHAPE))
-        for d in LEVELS
-    }
+    held = {d: rng.choice(np.uint8([0, 51, 102, 127, 128, 204, 255]), (len(classes), *SHAPE)) for d in LEVELS}
     store.write(Tile((0,), Box.of(SHAPE), Box.of(SHAPE)), held)
     return store, held
 
@@ -69,9 +66,7 @@ def test_probabilities_and_disagreement(filled, level):
         assert got.dtype == np.float32
         np.testing.assert_allclose(got, expected, atol=1e-6)
     assert (np.asarray(probability_view(store, level)) == got).all()  # the last by default
-    foreground = [
-        held[d][0] / 255 if len(store.classes) == 1 else 1 - held[d][0] / 255 for d in LEVELS
-    ]
+    foreground = [held[d][0] / 255 if len(store.classes) == 1 else 1 - held[d][0] / 255 for d in LEVELS]
     expected = np.max(foreground, axis=0) - np.min(foreground, axis=0)
     np.testing.assert_allclose(np.asarray(disagreement_view(store)), expected, atol=1e-6)
 
@@ -137,9 +132,7 @@ def test_wrong_choices_are_refused(filled):
 def test_only_what_is_asked_for_is_read(filled, monkeypatch):
     store, _ = filled
     read, boxes = type(store).read, []
-    monkeypatch.setattr(
-        type(store), "read", lambda self, d, box: boxes.append((d, box)) or read(self, d, box)
-    )
+    monkeypatch.setattr(type(store), "read", lambda self, d, box: boxes.append((d, box)) or read(self, d, box))
     label_view(store, 2)[1, 2:4, ::-3]
     assert boxes == [(2, Box((1, 2, 2), (2, 4, 12)))]
 

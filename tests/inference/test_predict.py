@@ -143,9 +143,7 @@ def test_a_store_that_does_not_fit_is_refused(make_model, texture, tmp_path):
         ((20, 20), "yx", {"ndim": 3}, "has axes yx and no z, .* use a 2D model"),
     ],
 )
-def test_stacks_that_the_model_cannot_take(
-    make_model, texture, tmp_path, shape, axes, options, message
-):
+def test_stacks_that_the_model_cannot_take(make_model, texture, tmp_path, shape, axes, options, message):
     model = make_model(**options)
     stack = open_stack(texture(*shape), axes=axes)
     with pytest.raises(ValueError, match=message):
@@ -187,11 +185,9 @@ def test_a_large_stack_is_sampled_evenly(make_model, rng):
         def __getitem__(self, key):
             z, y, x = (range(n)[k] for k, n in zip(key, self.shape, strict=True))
             self.read.append((z[0], len(z) * len(y) * len(x)))
-            return (
-                np.array(z)[:, None, None] * 100
-                + np.array(y)[:, None] % 7
-                + np.zeros(len(x), np.uint16)
-            ).astype(np.uint16)
+            return (np.array(z)[:, None, None] * 100 + np.array(y)[:, None] % 7 + np.zeros(len(x), np.uint16)).astype(
+                np.uint16
+            )
 
     planes = Planes()
     stack = open_stack(planes, axes="zyx")

@@ -33,9 +33,7 @@ def plan(stack, model, tiling, **options):
 
 def start(path, stack, model, tiling, *, visible=None, batch=3, **options):
     tiles = plan(stack, model, tiling, visible=visible)
-    return predict_stack(
-        stack, model, tiles, open_run(path, stack, model, tiles, **options), batch=batch
-    )
+    return predict_stack(stack, model, tiles, open_run(path, stack, model, tiles, **options), batch=batch)
 
 
 def chunks(path: Path) -> dict[str, bytes]:
@@ -136,9 +134,7 @@ def test_visible_tiles_are_predicted_first(make_model, stack, tmp_path):
     assert tiles[0].inner.intersect(visible).size > 0
 
 
-def test_a_continued_run_keeps_the_scaling_of_its_beginning(
-    make_model, stack, tmp_path, monkeypatch
-):
+def test_a_continued_run_keeps_the_scaling_of_its_beginning(make_model, stack, tmp_path, monkeypatch):
     model = make_model()
     next(start(tmp_path / "store", stack, model, TILINGS[0]))
     recorded = open_store(tmp_path / "store").record["scaling"]
@@ -159,9 +155,7 @@ def test_a_continued_run_keeps_the_scaling_of_its_beginning(
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_another_run_is_refused_and_changes_nothing(
-    make_model, texture, stack, tmp_path, change, message
-):
+def test_another_run_is_refused_and_changes_nothing(make_model, texture, stack, tmp_path, change, message):
     path = tmp_path / "store"
     next(start(path, stack, make_model(), TILINGS[0]))
     before = chunks(path)

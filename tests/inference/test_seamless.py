@@ -32,9 +32,7 @@ def tiled(stack, model, tiling, level=None, **options):
     scaling = measure_stack(stack, model)
     for tile, parts in predict_tiles(stack, model, tiles, scaling, **options):
         for d, part in parts.items():
-            whole = heads.setdefault(
-                d, np.full((model.spec.classes, *tiles.shape), np.nan, np.float32)
-            )
+            whole = heads.setdefault(d, np.full((model.spec.classes, *tiles.shape), np.nan, np.float32))
             whole[(slice(None), *tile.inner.slices)] = part
     return heads
 
@@ -68,9 +66,7 @@ def test_tiles_equal_the_whole_image(make_model, texture, upsampling, shape):
 def test_an_image_smaller_than_a_tile(make_model, texture, shape):
     model = make_model()
     stack = open_stack(texture(*shape), axes="yx")
-    for head, truth in zip(
-        tiled(stack, model, Seamless()).values(), whole(stack, model), strict=True
-    ):
+    for head, truth in zip(tiled(stack, model, Seamless()).values(), whole(stack, model), strict=True):
         np.testing.assert_allclose(head, truth, atol=1e-6)
 
 

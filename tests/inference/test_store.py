@@ -104,9 +104,7 @@ def test_ome_zarr_opens_every_level_as_an_image(tmp_path, rng, axes, spacing, sc
         letters = axes.replace("t", "tc") if "t" in axes else "c" + axes
         assert "".join(axis["name"] for axis in metadata["axes"]) == letters
         types = {"t": "time", "c": "channel"}
-        assert [axis["type"] for axis in metadata["axes"]] == [
-            types.get(letter, "space") for letter in letters
-        ]
+        assert [axis["type"] for axis in metadata["axes"]] == [types.get(letter, "space") for letter in letters]
         assert [axis.get("unit") for axis in metadata["axes"]] == units
         assert metadata["coordinateTransformations"] == [[{"type": "scale", "scale": scale}]]
         if name:

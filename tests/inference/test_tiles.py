@@ -22,9 +22,7 @@ tilings = st.one_of(
         st.integers(1, 10),
         st.one_of(st.integers(0, 8), st.sampled_from(["exact", "fast"])),
     ),
-    st.integers(1, 10).flatmap(
-        lambda n: st.builds(Overlap, st.just(4 * n), st.integers(1, 4 * n), st.just("mean"))
-    ),
+    st.integers(1, 10).flatmap(lambda n: st.builds(Overlap, st.just(4 * n), st.integers(1, 4 * n), st.just("mean"))),
 )
 
 
@@ -58,9 +56,7 @@ def test_inner_boxes_hold_each_voxel_once(plan):
 def test_no_chunk_belongs_to_two_tiles(plan):
     tiles, _ = plan
     for tile in tiles:
-        for a, b, chunk, extent in zip(
-            tile.inner.start, tile.inner.stop, tiles.chunks, tiles.shape, strict=True
-        ):
+        for a, b, chunk, extent in zip(tile.inner.start, tile.inner.stop, tiles.chunks, tiles.shape, strict=True):
             assert a % chunk == 0
             assert b % chunk == 0 or b == extent
 

@@ -7,7 +7,10 @@ import pytest
 
 from napari_unetpp.model.intensity import Intensity, Scaling, measure
 
-RAW = np.random.default_rng(0).integers(0, 4096, (3, 20, 30)).astype(np.uint16) * np.array([1, 2, 3], np.uint16)[:, None, None]
+RAW = (
+    np.random.default_rng(0).integers(0, 4096, (3, 20, 30)).astype(np.uint16)
+    * np.array([1, 2, 3], np.uint16)[:, None, None]
+)
 
 
 def test_percentiles_per_channel_become_zero_and_one():
@@ -33,7 +36,7 @@ def test_fixed_reads_nothing():
     scaling = measure(Intensity("fixed", fixed_offset=(10.0,), fixed_gain=(0.5,)), np.empty((2, 0)))
     assert scaling == Scaling((10.0, 10.0), (0.5, 0.5))
     np.testing.assert_array_equal(scaling.apply(np.full((2, 1), 12, np.uint8)), 1.0)
-    with pytest.raises(ValueError, match="3 channels.*2"):
+    with pytest.raises(ValueError, match=r"3 channels.*2"):
         measure(Intensity("fixed", fixed_offset=(1.0, 2.0), fixed_gain=(1.0, 1.0)), RAW)
 
 

@@ -50,7 +50,12 @@ def unrolled(network: UNetPlusPlus, x: torch.Tensor) -> list[torch.Tensor]:
                 x = F.relu(norm(x, f"{key}.{k + 1}"))
         elif kind == "bn-relu-conv":
             for k in (0, 3):
-                x = conv(F.relu(norm(x, f"{key}.{k}")), weights[f"{key}.{k + 2}.weight"], weights[f"{key}.{k + 2}.bias"], padding=1)
+                x = conv(
+                    F.relu(norm(x, f"{key}.{k}")),
+                    weights[f"{key}.{k + 2}.weight"],
+                    weights[f"{key}.{k + 2}.bias"],
+                    padding=1,
+                )
         else:  # dropout does nothing in evaluation
             for k in (0, 3):
                 x = F.relu(conv(x, weights[f"{key}.{k}.weight"], weights[f"{key}.{k}.bias"], padding=1))
@@ -93,7 +98,9 @@ def unrolled(network: UNetPlusPlus, x: torch.Tensor) -> list[torch.Tensor]:
     def head(x, d):
         if spec.head == "conv1":
             return conv(x, weights[f"heads.{d}.weight"], weights[f"heads.{d}.bias"])
-        return conv(F.relu(norm(x, f"heads.{d}.0")), weights[f"heads.{d}.2.weight"], weights[f"heads.{d}.2.bias"], padding=1)
+        return conv(
+            F.relu(norm(x, f"heads.{d}.0")), weights[f"heads.{d}.2.weight"], weights[f"heads.{d}.2.bias"], padding=1
+        )
 
     return [head(x01, 1), head(x02, 2), head(x03, 3)]
 

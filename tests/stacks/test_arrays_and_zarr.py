@@ -42,9 +42,7 @@ def write_ngff(
     } | more
     old = version == "0.4"
     for name, array in (("full", data), ("half", data[..., ::2, ::2])):
-        zarr.create_array(
-            path / name, data=array, chunks=(4,) * array.ndim, zarr_format=2 if old else 3
-        )
+        zarr.create_array(path / name, data=array, chunks=(4,) * array.ndim, zarr_format=2 if old else 3)
     if old:
         path.joinpath(".zgroup").write_text('{"zarr_format": 2}')
         attributes = {"multiscales": [multiscale | {"version": "0.4"}]}
@@ -218,9 +216,7 @@ def test_the_first_plane_that_is_not_finite_is_named(bad: float) -> None:
     data = noise((2, 6, 4, 5), "f4")
     check_finite(open_stack(data, axes="tzyx"))
     data[1, 2, 3, 4] = data[1, 5, 0, 0] = bad
-    with pytest.raises(
-        ValueError, match=r"NaN or infinity, first in plane t = 1 of 2, z = 2 of 6;"
-    ):
+    with pytest.raises(ValueError, match=r"NaN or infinity, first in plane t = 1 of 2, z = 2 of 6;"):
         check_finite(open_stack(data, axes="tzyx"))
     with pytest.raises(ValueError, match=r"NaN or infinity; replace"):
         check_finite(open_stack(data[1, 2]))

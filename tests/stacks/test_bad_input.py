@@ -16,9 +16,7 @@ from napari_unetpp.stacks import open_stack
 DATA = np.random.default_rng(0).integers(0, 200, (6, 64, 64)).astype("u1")
 
 
-def refuse(
-    source: object, match: str, kind: type[Exception] = ValueError, **options: object
-) -> None:
+def refuse(source: object, match: str, kind: type[Exception] = ValueError, **options: object) -> None:
     with pytest.raises(kind, match=match) as caught:
         open_stack(source, **options)
     assert "\n" not in str(caught.value)
@@ -142,9 +140,7 @@ def test_an_empty_tiff(tmp_path: Path) -> None:
     refuse(tmp_path / "empty.tif", r"empty.tif")
 
 
-@pytest.mark.parametrize(
-    "dtype", ["c8", "c16", "O", "M8[s]", "U3", [("a", "u1"), ("b", "u1")], np.longdouble], ids=str
-)
+@pytest.mark.parametrize("dtype", ["c8", "c16", "O", "M8[s]", "U3", [("a", "u1"), ("b", "u1")], np.longdouble], ids=str)
 def test_types_that_are_no_image(dtype: object) -> None:
     refuse(np.zeros((4, 5), dtype), "wanted are integers, floats up to 64 bit, or bool")
 

@@ -27,9 +27,7 @@ with open_stack(sys.argv[1]) as stack:
 
 
 def contiguous(path: Path) -> None:
-    mapped = tifffile.memmap(
-        path, shape=(20480, 1024, 1024), dtype="u1", bigtiff=True, metadata={"axes": "ZYX"}
-    )
+    mapped = tifffile.memmap(path, shape=(20480, 1024, 1024), dtype="u1", bigtiff=True, metadata={"axes": "ZYX"})
     mapped[10240, 512, 512] = 7
 
 

@@ -38,9 +38,7 @@ def labels(shape: tuple[int, ...], dtype: str = "u1") -> np.ndarray:
         ("yx", (1, 1), (1.0, 1.0)),
     ],
 )
-def test_what_is_saved_comes_back(
-    tmp_path: Path, dtype: str, axes: str, shape: tuple, spacing: tuple | None
-) -> None:
+def test_what_is_saved_comes_back(tmp_path: Path, dtype: str, axes: str, shape: tuple, spacing: tuple | None) -> None:
     path = tmp_path / "labels.tif"
     data = labels(shape, dtype)
     with open_stack(save_labels(path, data, axes, spacing)) as stack:
@@ -59,9 +57,7 @@ def test_what_is_saved_comes_back(
     [("u1", (1, 1, 1), "imagej"), ("u2", None, "imagej"), ("u4", (1, 1, 1), "ome"),
      ("i2", None, "ome"), ("u1", (1, None, None), "ome")],
 )  # fmt: skip
-def test_imagej_where_it_can_else_ome(
-    tmp_path: Path, dtype: str, spacing: tuple | None, kind: str
-) -> None:
+def test_imagej_where_it_can_else_ome(tmp_path: Path, dtype: str, spacing: tuple | None, kind: str) -> None:
     path = save_labels(tmp_path / "labels.tif", labels((4, 20, 30), dtype), "zyx", spacing)
     with tifffile.TiffFile(path) as tif:
         assert tif.series[0].kind == kind
@@ -102,9 +98,7 @@ def test_lazy_labels_are_read_chunk_by_chunk(tmp_path: Path, wrap: str) -> None:
     np.testing.assert_array_equal(tifffile.imread(path), data)
 
 
-def test_bigtiff_where_four_gigabytes_are_passed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bigtiff_where_four_gigabytes_are_passed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, object] = {}
 
     class Enough(Exception):
@@ -133,9 +127,7 @@ class Failing(Endless):
         return super().__getitem__(key)
 
 
-@pytest.mark.parametrize(
-    "error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt(), ValueError()]
-)
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt(), ValueError()])
 def test_failure_leaves_the_old_file_and_no_other(tmp_path: Path, error: BaseException) -> None:
     path = save_labels(tmp_path / "labels.tif", labels((4, 20, 30)), "zyx", None)
     before = path.read_bytes()
@@ -166,9 +158,7 @@ except OSError as error:
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files as Linux does")
 def test_a_file_that_may_not_grow_is_not_left_behind(tmp_path: Path) -> None:
     path = tmp_path / "labels.tif"
-    done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(path)], capture_output=True, text=True, timeout=120
-    )
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, str(path)], capture_output=True, text=True, timeout=120)
     assert done.stderr == ""
     assert done.stdout.count("\n") == 1
     assert "labels.tif cannot be written (File too large); free space" in done.stdout

@@ -102,9 +102,7 @@ def test_jpeg_inside_tiff(tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [3, 4])
 @pytest.mark.parametrize("metadata", [{}, {"axes": "ZYX"}], ids=["unnamed", "named"])
 @pytest.mark.filterwarnings("ignore:.*stored as RGB:DeprecationWarning")
-def test_a_stack_of_three_or_four_slices_has_no_channels(
-    tmp_path: Path, count: int, metadata: dict
-) -> None:
+def test_a_stack_of_three_or_four_slices_has_no_channels(tmp_path: Path, count: int, metadata: dict) -> None:
     path = tmp_path / "few.tif"
     slices = noise((count, 20, 30))
     tifffile.imwrite(path, slices, metadata=metadata)  # stored as RGB planes where not named
@@ -216,9 +214,7 @@ def test_ome_with_two_series(tmp_path: Path) -> None:
     first, second = noise((4, 20, 30), "u2"), noise((2, 3, 16, 24))
     with tifffile.TiffWriter(path, ome=True) as tif:
         tif.write(first, metadata=ome_metadata("ZYX", "nm", 300, 40, 40), compression="zlib")
-        tif.write(
-            second, metadata=ome_metadata("TCYX", "µm", 1, 0.5, 0.25), photometric="minisblack"
-        )
+        tif.write(second, metadata=ome_metadata("TCYX", "µm", 1, 0.5, 0.25), photometric="minisblack")
     with open_stack(path) as stack:
         assert (stack.axes, stack.name) == ("zyx", "two [0]")
         assert stack.spacing_um == (0.3, 0.04, 0.04)
@@ -235,8 +231,7 @@ def write_two_files(folder: Path) -> Path:
     """One OME image, its two slices in two files."""
     names = ("first.ome.tif", "second.ome.tif")
     tiff_data = "".join(
-        f'<TiffData IFD="0" FirstZ="{z}" PlaneCount="1"><UUID FileName="{n}">urn:uuid:{n}</UUID>'
-        "</TiffData>"
+        f'<TiffData IFD="0" FirstZ="{z}" PlaneCount="1"><UUID FileName="{n}">urn:uuid:{n}</UUID></TiffData>'
         for z, n in enumerate(names)
     )
     for z, name in enumerate(names):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from dataclasses import replace
 
 from napari_unetpp.training.augment import AUGMENTATIONS, Augmentation, _blur, augment, context_extent
 

@@ -24,7 +24,8 @@ def by_hand(logits: np.ndarray, target: np.ndarray) -> float:
         y = np.stack([target == c for c in range(classes)], 1).astype(float)
         entropy = -(y * np.log(p)).sum(1)[known].mean()
         dice = [
-            (2 * (p * y)[:, c][known].sum() + 1) / (p[:, c][known].sum() + y[:, c][known].sum() + 1) for c in range(classes)
+            (2 * (p * y)[:, c][known].sum() + 1) / (p[:, c][known].sum() + y[:, c][known].sum() + 1)
+            for c in range(classes)
         ]
     return entropy + 1 - np.mean(dice)
 

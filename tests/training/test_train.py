@@ -182,7 +182,8 @@ def test_a_diverging_run_says_so(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"), [({"epochs": 0}, "epochs 0"), ({"learning_rate": 0.0}, "positive"), ({"schedule": "step"}, "step")]
+    ("changes", "says"),
+    [({"epochs": 0}, "epochs 0"), ({"learning_rate": 0.0}, "positive"), ({"schedule": "step"}, "step")],
 )
 def test_options_are_checked(changes, says):
     with pytest.raises(ValueError, match=says):

@@ -136,9 +136,7 @@ def score_planes(
     """The scores so far, after each plane; as `score_levels`, which gives the last of them."""
     _check(levels, reference, foreground)
     names = [*levels, *([ENSEMBLE] if ensemble and len(levels) > 1 else [])]
-    scores = {
-        name: LevelScore(name, paper=(Confusion(),) * len(PAPER_THRESHOLDS)) for name in names
-    }
+    scores = {name: LevelScore(name, paper=(Confusion(),) * len(PAPER_THRESHOLDS)) for name in names}
     annotated = 0
     for index in np.ndindex(tuple(reference.shape[:-2])):
         labels = np.asarray(reference[index] if index else reference[...])
@@ -156,9 +154,7 @@ def score_planes(
                 scores[name] = _add(scores[name], probability, positive, truth, ignore, tolerance)
         yield list(scores.values())
     if not annotated:
-        raise ValueError(
-            "the reference holds no annotated voxel (0 means not annotated, 1 background)"
-        )
+        raise ValueError("the reference holds no annotated voxel (0 means not annotated, 1 background)")
 
 
 def level_enough(scores: Mapping[int, float], tolerance: float = LEVEL_TOLERANCE) -> int:
@@ -210,9 +206,7 @@ def _add(
     )
 
 
-def _class(
-    plane: NDArray[Any], foreground: int | None, threshold: float
-) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+def _class(plane: NDArray[Any], foreground: int | None, threshold: float) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Probability and predicted mask of the scored class, from `(class, y, x)`."""
     one = 255 if plane.dtype == np.uint8 else 1
     if plane.shape[0] == 1:

@@ -48,9 +48,7 @@ class Confusion:
     tn: int = 0
 
     def __add__(self, other: Confusion) -> Confusion:
-        return Confusion(
-            self.tp + other.tp, self.fp + other.fp, self.fn + other.fn, self.tn + other.tn
-        )
+        return Confusion(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn, self.tn + other.tn)
 
     @property
     def total(self) -> int:
@@ -153,9 +151,7 @@ def paper_confusions(
     )
 
 
-def paper_mean_iou(
-    probability: NDArray[Any], truth: NDArray[Any], ignore: NDArray[np.bool_] | None = None
-) -> float:
+def paper_mean_iou(probability: NDArray[Any], truth: NDArray[Any], ignore: NDArray[np.bool_] | None = None) -> float:
     """The mean IoU of the UNet++ papers: over background and foreground, and over ten thresholds.
 
     It is what their released code computes (`mean_iou`), and higher than the foreground IoU
@@ -185,9 +181,7 @@ class PartitionScores:
     vi_merge: float
 
 
-def partition_scores(
-    pred: NDArray[Any], truth: NDArray[Any], ignore: int | None = 0
-) -> PartitionScores:
+def partition_scores(pred: NDArray[Any], truth: NDArray[Any], ignore: int | None = 0) -> PartitionScores:
     """Rand and variation of information of two instance label arrays.
 
     Counted here and not by scikit-image, whose `adapted_rand_error` returns precision and recall

@@ -37,10 +37,7 @@ def stored_levels(store: PredictionStore, levels: Sequence[int]) -> dict[str, La
     shape = (len(store.classes), *store.shape)
     for level in levels:
         store.probability(level)  # refuses one that is not there
-    return {
-        f"L{d}": LazyView(shape, f"c{store.axes}", np.uint8, partial(_classes, store, d))
-        for d in levels
-    }
+    return {f"L{d}": LazyView(shape, f"c{store.axes}", np.uint8, partial(_classes, store, d)) for d in levels}
 
 
 def label_planes(labels: Stack, origin: Sequence[int], shape: Sequence[int]) -> LazyView:
@@ -53,8 +50,7 @@ def label_planes(labels: Stack, origin: Sequence[int], shape: Sequence[int]) -> 
     """
     if labels.channels > 1 or labels.dtype.kind not in "iu":
         raise ValueError(
-            f"{labels.name} has {labels.channels} channel(s) of {labels.dtype}; labels are one "
-            "channel of integers"
+            f"{labels.name} has {labels.channels} channel(s) of {labels.dtype}; labels are one channel of integers"
         )
 
     def compute(box: Box) -> NDArray[Any]:

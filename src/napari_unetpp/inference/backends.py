@@ -38,9 +38,7 @@ def batch_size(wanted: int, extent: Sequence[int]) -> int:
     return max(1, min(wanted, FORWARD_VOXELS // math.prod(extent)))
 
 
-def run_network(
-    model: Model, batch: NDArray[np.float32], level: int | None = None
-) -> list[NDArray[np.float32]]:
+def run_network(model: Model, batch: NDArray[np.float32], level: int | None = None) -> list[NDArray[np.float32]]:
     """Probabilities (batch, class, [z,] y, x) of every head up to `level`, from one forward pass.
 
     Parameters

@@ -37,9 +37,7 @@ def refuse_occupied(path: Path, *, overwrite: bool) -> None:
     if not os.path.lexists(path):
         return
     if not is_store(path) or path.is_symlink():
-        raise FileExistsError(
-            f"{path} exists and is not a prediction store, so it is not touched; name another path"
-        )
+        raise FileExistsError(f"{path} exists and is not a prediction store, so it is not touched; name another path")
     if not overwrite:
         raise FileExistsError(
             f"{path} holds predictions already; go on with them (open_store(path, 'r+')), "

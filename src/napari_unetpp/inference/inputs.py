@@ -51,14 +51,12 @@ def check_input(stack: Stack, model: Model) -> None:
     channels = stack.channels
     if channels != wanted and not (channels == 1 and model.intensity.replicate_gray):
         choose = (
-            "choose one with data[..., i] in Python or Split Channels in napari, or use a model of "
-            f"{channels} channels"
+            f"choose one with data[..., i] in Python or Split Channels in napari, or use a model of {channels} channels"
             if wanted == 1
             else f"use a stack of {wanted} channels"
         )
         raise ValueError(
-            f"{stack.name!r} has {channels} channels (axis c) where model {name!r} takes {wanted}; "
-            f"{choose}"
+            f"{stack.name!r} has {channels} channels (axis c) where model {name!r} takes {wanted}; {choose}"
         )
 
 
@@ -106,8 +104,7 @@ def read_raw(stack: Stack, box: Box) -> NDArray[Any]:
             for axis, start, offset in zip(stack.axes_predicted, box.start, first, strict=True)
         )
         raise ValueError(
-            f"{stack.name!r} holds NaN or infinity near {place}; replace them first, for example "
-            "with numpy.nan_to_num"
+            f"{stack.name!r} holds NaN or infinity near {place}; replace them first, for example with numpy.nan_to_num"
         )
     return raw
 

@@ -87,9 +87,7 @@ class LazyLabels(LazyView):
     """A lazy view of uint8 labels: 0 is background, k is class k."""
 
 
-def label_view(
-    store: PredictionStore, level: int | Literal["ensemble"], threshold: float = 0.5
-) -> LazyLabels:
+def label_view(store: PredictionStore, level: int | Literal["ensemble"], threshold: float = 0.5) -> LazyLabels:
     """Labels of one level, or of the mean of the probabilities of all stored levels.
 
     Parameters
@@ -118,9 +116,7 @@ def label_view(
     return LazyLabels(store.shape, store.axes, np.uint8, compute)
 
 
-def probability_view(
-    store: PredictionStore, level: int | Literal["ensemble"], channel: int = -1
-) -> LazyView:
+def probability_view(store: PredictionStore, level: int | Literal["ensemble"], channel: int = -1) -> LazyView:
     """Float32 probability, 0..1, of one class channel (the last, unless told otherwise).
 
     Raises
@@ -191,9 +187,7 @@ def _split(key: Any, shape: tuple[int, ...]) -> tuple[Box, tuple[int | slice, ..
             try:
                 low = operator.index(part)
             except TypeError:
-                raise IndexError(
-                    f"index {part!r} on axis {axis}; a lazy view takes integers, slices and ..."
-                ) from None
+                raise IndexError(f"index {part!r} on axis {axis}; a lazy view takes integers, slices and ...") from None
             if not -extent <= low < extent:
                 raise IndexError(f"index {low} is out of bounds for axis {axis} of size {extent}")
             low %= extent

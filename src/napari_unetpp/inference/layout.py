@@ -28,17 +28,12 @@ def array_axes(axes: str) -> str:
     return axes.replace("t", "tc") if "t" in axes else "c" + axes
 
 
-def root_attributes(
-    levels: Sequence[int], axes: str, spacing_um: Sequence[float | None]
-) -> dict[str, Any]:
+def root_attributes(levels: Sequence[int], axes: str, spacing_um: Sequence[float | None]) -> dict[str, Any]:
     """`ome` attributes of the root: one multiscale image per level, the deepest first.
 
     A reader that knows a single image takes the first entry, as the specification says.
     """
-    images = [
-        _multiscale(f"L{level}", f"L{level}/0", axes, spacing_um)
-        for level in sorted(levels, reverse=True)
-    ]
+    images = [_multiscale(f"L{level}", f"L{level}/0", axes, spacing_um) for level in sorted(levels, reverse=True)]
     return {"ome": {"version": VERSION, "multiscales": images}}
 
 
@@ -104,9 +99,7 @@ def stored_array(group: zarr.Group, name: str) -> zarr.Array[Any]:
     return found
 
 
-def _multiscale(
-    name: str, path: str, axes: str, spacing_um: Sequence[float | None]
-) -> dict[str, Any]:
+def _multiscale(name: str, path: str, axes: str, spacing_um: Sequence[float | None]) -> dict[str, Any]:
     spacing = dict(zip(axes, spacing_um, strict=True))
     described: list[dict[str, str]] = []
     scale: list[float] = []

@@ -141,9 +141,7 @@ def _window(edge: int) -> NDArray[np.float32]:
     return np.asarray(np.exp(-0.5 * (distance / (SIGMA * edge)) ** 2), np.float32)
 
 
-def _coverage(
-    extent: int, starts: Sequence[int], window: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def _coverage(extent: int, starts: Sequence[int], window: NDArray[np.float32]) -> NDArray[np.float32]:
     """Sum of the weights of all patches along one axis; the product over the axes is the total."""
     total = np.zeros(extent, np.float32)
     for start in starts:

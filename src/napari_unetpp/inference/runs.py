@@ -31,9 +31,7 @@ _WORDS = {"model_sha256": "model", "stack_sample": "image", "shape": "image shap
 _SAMPLE_EDGE = 256  # voxels; three such squares tell images apart and take no time to read
 
 
-def make_record(
-    stack: Stack, model: Model, tiles: Tiles, scaling: Scaling, command: str = ""
-) -> dict[str, Any]:
+def make_record(stack: Stack, model: Model, tiles: Tiles, scaling: Scaling, command: str = "") -> dict[str, Any]:
     """JSON-able record of a run: everything that decides its voxels, and where they came from.
 
     ``model_sha256``, ``tiling``, ``levels``, ``shape`` and ``stack_sample`` decide whether another
@@ -109,9 +107,7 @@ def open_run(
     )
 
 
-def join_run(
-    store: PredictionStore, stack: Stack, model: Model, tiles: Tiles, *, command: str = ""
-) -> Scaling:
+def join_run(store: PredictionStore, stack: Stack, model: Model, tiles: Tiles, *, command: str = "") -> Scaling:
     """The scaling with which a run fills a store; its record is written where there is none yet.
 
     A continued run takes the numbers that its beginning measured.
@@ -149,8 +145,7 @@ def _refuse_other_run(store: PredictionStore, record: Mapping[str, Any]) -> None
     if not keys:
         return
     differences = [
-        f"{_WORDS.get(key, key)} (was {_shown(store.record, key)}, now {_shown(record, key)})"
-        for key in keys
+        f"{_WORDS.get(key, key)} (was {_shown(store.record, key)}, now {_shown(record, key)})" for key in keys
     ]
     raise StoreError(
         f"{store.path} was written with another {', '.join(differences)}; "

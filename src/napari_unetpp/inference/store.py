@@ -76,8 +76,7 @@ class PredictionStore:
             about: dict[str, Any] = dict(group.attrs[KEY])  # type: ignore[arg-type]
             if about["format"] != FORMAT:
                 raise StoreError(
-                    f"{path} has store format {about['format']} where this version reads {FORMAT}; "
-                    "update napari-unetpp"
+                    f"{path} has store format {about['format']} where this version reads {FORMAT}; update napari-unetpp"
                 )
             self.shape: tuple[int, ...] = tuple(map(int, about["shape"]))
             self.axes: str = about["axes"]
@@ -169,8 +168,7 @@ class PredictionStore:
                 stored = self._stored_done[level]
                 # A whole chunk is written at once, which zarr does without reading it first.
                 chunk = tuple(
-                    slice(i // n * n, (i // n + 1) * n)
-                    for i, n in zip(tile.index, stored.chunks, strict=True)
+                    slice(i // n * n, (i // n + 1) * n) for i, n in zip(tile.index, stored.chunks, strict=True)
                 )
                 stored[chunk] = done[chunk]
 
@@ -199,9 +197,7 @@ class PredictionStore:
         names = {level: f"done/L{level}" for level in self.levels}
         # A run that ended while it made them left some: then nothing was done yet.
         if all(name in self._group for name in names.values()):
-            self._stored_done = {
-                level: stored_array(self._group, name) for level, name in names.items()
-            }
+            self._stored_done = {level: stored_array(self._group, name) for level, name in names.items()}
             self._done = {d: np.asarray(stored[:]) for d, stored in self._stored_done.items()}
             if len({done.shape for done in self._done.values()}) != 1:
                 raise damaged(self.path, "the done maps of its levels differ in shape")

@@ -83,9 +83,7 @@ def tiling_from_card(card: Mapping[str, Any]) -> Tiling:
         raise ValueError(f"tiling kind {kind!r} is unknown; use overlap or seamless")
     known = [f.name for f in fields(kinds[kind])]
     if unknown := sorted(set(values) - set(known)):
-        raise ValueError(
-            f"{kind} tiling has no {', '.join(unknown)}; it is described by {', '.join(known)}"
-        )
+        raise ValueError(f"{kind} tiling has no {', '.join(unknown)}; it is described by {', '.join(known)}")
     return kinds[kind](**values)
 
 
@@ -100,9 +98,7 @@ FAST_HALO = 16  # as good labels as any longer one (measured), though not equal 
 def check_overlap(tiling: Overlap, grid: int) -> None:
     """Refuse numbers that do not fit a network of that grid, with a ValueError."""
     if tiling.aggregate not in get_args(Aggregate):
-        raise ValueError(
-            f"aggregate {tiling.aggregate!r} is unknown; use {', '.join(get_args(Aggregate))}"
-        )
+        raise ValueError(f"aggregate {tiling.aggregate!r} is unknown; use {', '.join(get_args(Aggregate))}")
     _check_multiple("patch", tiling.patch, grid, at_least=grid)
     if not 1 <= tiling.stride <= tiling.patch:
         raise ValueError(

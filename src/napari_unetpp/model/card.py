@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 # Distinct on gray images and for most colour-blind readers (Okabe and Ito's palette, without its black).
 CLASS_COLORS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
@@ -65,7 +67,9 @@ class Card:
     def from_json(cls, values: Mapping[str, Any]) -> Card:
         """Card out of the values of `to_json`; refuses unknown fields with a ValueError."""
         if unknown := sorted(set(values) - {f.name for f in fields(cls)}):
-            raise ValueError(f"unknown card field {', '.join(unknown)}; a newer version of napari-unetpp may have written it")
+            raise ValueError(
+                f"unknown card field {', '.join(unknown)}; a newer version of napari-unetpp may have written it"
+            )
         known = dict(values)
         known["classes"] = tuple(ClassInfo(**c) for c in known.get("classes", ({"name": "foreground"},)))
         if known.get("spacing_um") is not None:

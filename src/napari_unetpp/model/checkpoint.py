@@ -13,10 +13,9 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -27,6 +26,9 @@ from napari_unetpp.model.intensity import Intensity
 from napari_unetpp.model.spec import NetworkSpec
 from napari_unetpp.model.unetpp import UNetPlusPlus
 from napari_unetpp.model.zoo import resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 FORMAT = "1"
 _KEYS = ("format", "spec", "intensity", "card")
@@ -91,9 +93,13 @@ def load_model(name_or_path: str | Path, device: str | torch.device = "auto") ->
     except (SafetensorError, OSError) as error:
         raise ModelFileError(f"{path} is damaged: {_one_line(error)}; fetch or save it again") from None
     if missing := sorted(set(wanted) - set(weights)):
-        raise ModelFileError(f"{path} lacks {len(missing)} weights of its network, the first is {missing[0]}; save it again")
+        raise ModelFileError(
+            f"{path} lacks {len(missing)} weights of its network, the first is {missing[0]}; save it again"
+        )
     if extra := sorted(set(weights) - set(wanted)):
-        raise ModelFileError(f"{path} holds {len(extra)} weights that its network has not, the first is {extra[0]}; save it again")
+        raise ModelFileError(
+            f"{path} holds {len(extra)} weights that its network has not, the first is {extra[0]}; save it again"
+        )
     for key, value in weights.items():
         if value.shape != wanted[key].shape:
             raise ModelFileError(
@@ -163,7 +169,9 @@ def read_header(path: str | Path) -> Header:
             f"{path} is no model file of napari-unetpp, or is damaged ({_one_line(error)}); a .safetensors model is wanted"
         ) from None
     if missing := [key for key in _KEYS if key not in metadata]:
-        raise ModelFileError(f"{path} is a safetensors file without {', '.join(missing)} in its header, so no napari-unetpp model")
+        raise ModelFileError(
+            f"{path} is a safetensors file without {', '.join(missing)} in its header, so no napari-unetpp model"
+        )
     if metadata["format"] != FORMAT:
         raise ModelFileError(
             f"{path} has format version {metadata['format']!r} where this version reads {FORMAT!r}; update napari-unetpp"
@@ -197,7 +205,9 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
     except RuntimeError:
         raise ValueError(f"device {device!r} is unknown; use auto, cpu, cuda or mps") from None
     if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device cuda was asked for, but torch finds no CUDA device; use --device cpu or install a CUDA build of torch")
+        raise ValueError(
+            "device cuda was asked for, but torch finds no CUDA device; use --device cpu or install a CUDA build of torch"
+        )
     if chosen.type == "mps" and not torch.backends.mps.is_available():
         raise ValueError("device mps was asked for, but torch finds no Apple GPU; use --device cpu")
     return chosen

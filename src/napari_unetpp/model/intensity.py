@@ -7,10 +7,12 @@ tiles of a stack, and a run that is resumed, see the same ones.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Kind = Literal["percentile", "zscore", "fixed"]
 
@@ -73,7 +75,9 @@ class Intensity:
         if not 0 <= self.low < self.high <= 100:
             raise ValueError(f"percentiles {self.low} and {self.high} must satisfy 0 <= low < high <= 100")
         if len(self.fixed_offset) != len(self.fixed_gain):
-            raise ValueError(f"{len(self.fixed_offset)} fixed offsets but {len(self.fixed_gain)} gains; name one of each a channel")
+            raise ValueError(
+                f"{len(self.fixed_offset)} fixed offsets but {len(self.fixed_gain)} gains; name one of each a channel"
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -83,8 +87,11 @@ class Intensity:
     def from_json(cls, values: dict[str, Any]) -> Intensity:
         """Rule out of the values of `to_json`; refuses unknown fields with a ValueError."""
         if unknown := sorted(set(values) - {f.name for f in fields(cls)}):
-            raise ValueError(f"unknown intensity field {', '.join(unknown)}; a newer version of napari-unetpp may have written it")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+            raise ValueError(
+                f"unknown intensity field {', '.join(unknown)}; a newer version of napari-unetpp may have written it"
+            )
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**plain)
 
 
 def measure(intensity: Intensity, sample: NDArray[Any]) -> Scaling:
@@ -100,7 +107,9 @@ def measure(intensity: Intensity, sample: NDArray[Any]) -> Scaling:
     channels = sample.shape[0]
     if intensity.kind == "fixed":
         if len(intensity.fixed_offset) not in (1, channels):
-            raise ValueError(f"stack of {channels} channels where the model's fixed intensities name {len(intensity.fixed_offset)}")
+            raise ValueError(
+                f"stack of {channels} channels where the model's fixed intensities name {len(intensity.fixed_offset)}"
+            )
         repeat = channels if len(intensity.fixed_offset) == 1 else 1
         return Scaling(intensity.fixed_offset * repeat, intensity.fixed_gain * repeat)
     if sample.size == 0:

@@ -115,7 +115,9 @@ class NetworkSpec:
         if not self.heads or list(self.heads) != sorted({*self.heads} & {*levels}):
             raise ValueError(f"heads {self.heads} must be ascending levels out of 1..{self.depth}")
         if self.heads[-1] != self.depth:
-            raise ValueError(f"heads {self.heads} leave nodes deeper than L{self.heads[-1]} untrained; prune the widths instead")
+            raise ValueError(
+                f"heads {self.heads} leave nodes deeper than L{self.heads[-1]} untrained; prune the widths instead"
+            )
         if self.skips == "plain" and self.heads != (self.depth,):
             raise ValueError(f"a plain U-Net has one head, L{self.depth}, not {self.heads}")
         if not 0.0 <= self.dropout < 1.0:
@@ -203,11 +205,9 @@ class NetworkSpec:
         if j == 0:  # x^{i,0} = H(D(x^{i-1,0}))
             return (low, high) if i == 0 else self._input_interval(i - 1, 0, 2 * low, 2 * high + 1)
         intervals = [self._input_interval(*node, low, high) for node in self.same_row(i, j)]
-        if self.upsampling in ("nearest", "transposed2"):
-            below = (low // 2, high // 2)
-        else:  # both bilinear and a 4-wide transposed kernel read the two nearest voxels below
-            below = ((low - 1) // 2, (high + 1) // 2)
-        intervals.append(self._input_interval(i + 1, j - 1, *below))
+        # Bilinear and a 4-wide transposed kernel read the two nearest voxels below, the others the one.
+        two = 0 if self.upsampling in ("nearest", "transposed2") else 1
+        intervals.append(self._input_interval(i + 1, j - 1, (low - two) // 2, (high + two) // 2))
         return min(a for a, _ in intervals), max(b for _, b in intervals)
 
     def pruned(self, level: int) -> NetworkSpec:
@@ -227,7 +227,9 @@ class NetworkSpec:
 
     def with_depth(self, depth: int) -> NetworkSpec:
         """Return the same network with `depth` down-samplings; deep supervision stays what it is."""
-        widths = tuple(self.widths[0] * 2**i for i in range(depth + 1)) if depth > self.depth else self.widths[: depth + 1]
+        widths = (
+            tuple(self.widths[0] * 2**i for i in range(depth + 1)) if depth > self.depth else self.widths[: depth + 1]
+        )
         heads = tuple(range(1, depth + 1)) if len(self.heads) > 1 else (depth,)
         return replace(self, widths=widths, heads=heads, decoder_widths=None, multiple=0)
 
@@ -246,9 +248,12 @@ class NetworkSpec:
         """
         known = {f.name for f in fields(cls)}
         if unknown := sorted(set(values) - known):
-            raise ValueError(f"unknown network field {', '.join(unknown)}; a newer version of napari-unetpp may have written it")
+            raise ValueError(
+                f"unknown network field {', '.join(unknown)}; a newer version of napari-unetpp may have written it"
+            )
         try:
-            return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+            plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+            return cls(**plain)
         except TypeError as error:
             raise ValueError(f"the network specification is damaged: {error}") from None
 

@@ -6,12 +6,13 @@ to the grid, and logits to probabilities.
 
 from __future__ import annotations
 
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
-from napari_unetpp.model.spec import Block, NetworkSpec
+if TYPE_CHECKING:
+    from napari_unetpp.model.spec import Block, NetworkSpec
 
 _CONV = {2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSED = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -103,7 +104,7 @@ class UNetPlusPlus(nn.Module):
     def head_logits(self, nodes: Nodes, d: int, extent: tuple[int, ...]) -> Tensor:
         """Logits of level d out of X^{0,d}, cropped to `extent`."""
         crop = (slice(None), slice(None), *(slice(n) for n in extent))
-        return cast(Tensor, self.heads[str(d)](nodes[0, d]))[crop]
+        return cast("Tensor", self.heads[str(d)](nodes[0, d]))[crop]
 
 
 def prune(network: UNetPlusPlus, level: int) -> UNetPlusPlus:

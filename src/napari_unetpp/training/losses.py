@@ -7,11 +7,14 @@ computes is the full cross-entropy and a smoothed Dice over the whole batch, and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 IGNORE = 255  # target value of voxels that nobody annotated
 SMOOTH = 1.0  # of the soft Dice, in voxels, as in the authors' Keras code; defines empty against empty as perfect

@@ -12,20 +12,24 @@ Several groups (a group: images that show the same thing) are held out whole.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_unetpp.box import Box, read_box
 from napari_unetpp.model.intensity import Intensity, Scaling, measure
-from napari_unetpp.stacks import Stack
 from napari_unetpp.training.augment import Augmentation, augment, context_extent
 from napari_unetpp.training.losses import IGNORE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from napari_unetpp.stacks import Stack
 
 SLICE_GAP = 2  # slices between training and validation: neighbours in a stack look alike
 STRIP_GAP = 16  # voxels, for the same reason within a plane
@@ -50,7 +54,8 @@ class Pair:
     def __post_init__(self) -> None:
         if self.label.channel_axis is not None or self.label.dtype.kind not in "bui":
             raise ValueError(
-                f"labels {self.label.name} have axes {self.label.axes} and dtype {self.label.dtype}; integers without a channel axis are wanted"
+                f"labels {self.label.name} have axes {self.label.axes} and dtype {self.label.dtype}; integers without a "
+                "channel axis are wanted"
             )
         if self.image.shape_predicted != self.label.shape_predicted:
             raise ValueError(
@@ -111,9 +116,7 @@ def split_pairs(pairs: Sequence[Pair], ndim: int, fraction: float, seed: int) ->
         if share <= max(_LARGEST_SHARE, fraction) or any(pair.group is not None for pair in pairs):
             out = {i for name in held for i in groups[name]}
             regions = [Region(i, Box.of(pair.image.shape_predicted)) for i, pair in enumerate(pairs)]
-            return Split(
-                tuple(r for r in regions if r.pair not in out), tuple(r for r in regions if r.pair in out)
-            )
+            return Split(tuple(r for r in regions if r.pair not in out), tuple(r for r in regions if r.pair in out))
     training, validation = [], []
     for index, pair in enumerate(pairs):
         one, other = _split_box(Box.of(pair.image.shape_predicted), pair.image.name, ndim, fraction)
@@ -156,7 +159,9 @@ def _split_box(box: Box, name: str, ndim: int, fraction: float) -> tuple[Box, Bo
     )
 
 
-def load_region(pair: Pair, region: Region, intensity: Intensity, channels: int, classes: int, ignore_zero: bool) -> Loaded:
+def load_region(
+    pair: Pair, region: Region, intensity: Intensity, channels: int, classes: int, ignore_zero: bool
+) -> Loaded:
     """Region in memory, labels turned into targets.
 
     Parameters
@@ -179,7 +184,7 @@ def load_region(pair: Pair, region: Region, intensity: Intensity, channels: int,
     if image.shape[0] != channels:
         if image.shape[0] != 1 or not intensity.replicate_gray:
             raise ValueError(
-                f"image {pair.image.name} has {image.shape[0]} channels where the network takes {channels}; choose channels that fit"
+                f"image {pair.image.name} has {image.shape[0]} channels where the network takes {channels}; choose as many"
             )
         image = np.repeat(image, channels, axis=0)
     return Loaded(image, to_target(label, classes, ignore_zero, pair.label.name), measure(intensity, _sample(image)))
@@ -219,7 +224,9 @@ def annotated_weights(regions: Sequence[Loaded]) -> Tensor:
     """
     weights = torch.tensor([float(np.count_nonzero(region.target != IGNORE)) for region in regions])
     if not bool(weights.sum() > 0):
-        raise ValueError("no voxel is annotated; paint background as 1 and classes as 2 and up, or train with --unpainted background")
+        raise ValueError(
+            "no voxel is annotated; paint background as 1 and classes as 2 and up, or train with --unpainted background"
+        )
     return weights
 
 

@@ -11,12 +11,14 @@ import json
 import os
 import pickle
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _VERSION = 1
 
@@ -80,10 +82,14 @@ def load_state(out: Path, record: Mapping[str, Any]) -> RunState | None:
         reason = " ".join(str(error).split())[:120]
         raise ValueError(f"{path} is damaged ({reason}); remove it to start the run anew") from None
     if version != _VERSION:
-        raise ValueError(f"{path} has version {version} where this version reads {_VERSION}; remove it to start the run anew")
+        raise ValueError(
+            f"{path} has version {version} where this version reads {_VERSION}; remove it to start the run anew"
+        )
     now = json.loads(json.dumps(record))
     if differing := _differing(before, now):
-        raise ValueError(f"{path} belongs to a run with other {', '.join(differing)}; repeat it as it was, or remove the file")
+        raise ValueError(
+            f"{path} belongs to a run with other {', '.join(differing)}; repeat it as it was, or remove the file"
+        )
     return RunState(
         values["epoch"], values["best"], values["stale"], values["seconds"], values["network"], values["optimizer"]
     )

@@ -12,10 +12,9 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -41,6 +40,9 @@ from napari_unetpp.training.patches import (
 )
 from napari_unetpp.training.resume import RunState, load_state, remove_state, save_state, state_path
 from napari_unetpp.training.validate import Scores, validate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 WARM_UP = 0.05  # share of all steps over which a cosine schedule rises to its rate
 
@@ -98,10 +100,14 @@ def train(
         If `out` exists and `resume` is false, or an unfinished run is there.
     """
     target = Path(out)
-    plan = make_plan(model_or_spec, pairs, options, validation=validation, intensity=intensity, card=card, name=target.stem)
+    plan = make_plan(
+        model_or_spec, pairs, options, validation=validation, intensity=intensity, card=card, name=target.stem
+    )
     state = load_state(target, plan.record) if resume else None
     if not resume and state_path(target).exists():
-        raise FileExistsError(f"{state_path(target)} is an unfinished run; resume it, or remove that file to start anew")
+        raise FileExistsError(
+            f"{state_path(target)} is an unfinished run; resume it, or remove that file to start anew"
+        )
     if not resume and target.exists():
         raise FileExistsError(f"{target} exists; choose another name for the new model or remove it")
     if not target.parent.is_dir():
@@ -122,10 +128,12 @@ def make_plan(
     """Everything `train` needs, checked and loaded; see there for the parameters and the errors."""
     parent = model_or_spec if isinstance(model_or_spec, Model) else None
     spec = parent.spec if parent is not None else model_or_spec
-    assert isinstance(spec, NetworkSpec)  # noqa: S101 (for the type checker)
+    assert isinstance(spec, NetworkSpec)
     if options.patch % spec.grid:
         low = max(options.patch // spec.grid, 1) * spec.grid
-        raise ValueError(f"patch {options.patch} is not a multiple of {spec.grid} (2**depth); use {low} or {low + spec.grid}")
+        raise ValueError(
+            f"patch {options.patch} is not a multiple of {spec.grid} (2**depth); use {low} or {low + spec.grid}"
+        )
     rule = parent.intensity if parent is not None else intensity or Intensity()
     if validation:
         split = Split(_whole(pairs), _whole(validation, offset=len(pairs)))
@@ -134,7 +142,9 @@ def make_plan(
         split = split_pairs(pairs, spec.ndim, options.validation_fraction, options.seed)
     axes = {pair.image.axes_predicted[-spec.ndim :] for pair in pairs}
     if axes != {"zyx"[-spec.ndim :]}:
-        raise ValueError(f"a {spec.ndim}D network trains on stacks with axes {'zyx'[-spec.ndim :]}; these have {', '.join(sorted(axes))}")
+        raise ValueError(
+            f"a {spec.ndim}D network trains on stacks with axes {'zyx'[-spec.ndim :]}; these have {', '.join(sorted(axes))}"
+        )
     ignore = options.unpainted == "ignore"
     training, held = (
         tuple(load_region(pairs[r.pair], r, rule, spec.in_channels, spec.classes, ignore) for r in regions)
@@ -142,7 +152,9 @@ def make_plan(
     )
     annotated_weights(training)
     if not bool(sum(float((region.target != 255).sum()) for region in held)):
-        raise TrainingError("nothing is annotated in the part held out for validation; annotate another slice or image there")
+        raise TrainingError(
+            "nothing is annotated in the part held out for validation; annotate another slice or image there"
+        )
     record = {
         "options": options.to_json(),
         "spec": spec.to_json(),
@@ -157,13 +169,13 @@ def _run(plan: Plan, options: TrainOptions, out: Path, state: RunState | None) -
     device = choose_device(options.device)
     network = _start_network(plan, options.seed).to(device)
     if plan.spec.ndim == 2:
-        network = network.to(memory_format=torch.channels_last)
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
     optimizer = torch.optim.Adam(network.parameters(), lr=options.learning_rate)
     if state is None:
         state = RunState()
     else:
         network.load_state_dict(state.network)
-        optimizer.load_state_dict(state.optimizer)
+        optimizer.load_state_dict(dict(state.optimizer))
     weights = annotated_weights(plan.training)
     for epoch in range(state.epoch, options.epochs):
         started = time.perf_counter()
@@ -172,7 +184,13 @@ def _run(plan: Plan, options: TrainOptions, out: Path, state: RunState | None) -
         for step in range(options.steps):
             generator = torch.Generator().manual_seed(_seed(options.seed, epoch, step))
             image, target = draw_batch(
-                plan.training, weights, plan.spec.ndim, options.patch, options.batch, AUGMENTATIONS[options.augmentation], generator
+                plan.training,
+                weights,
+                plan.spec.ndim,
+                options.patch,
+                options.batch,
+                AUGMENTATIONS[options.augmentation],
+                generator,
             )
             for group in optimizer.param_groups:
                 group["lr"] = _rate(options, epoch * options.steps + step)
@@ -271,7 +289,9 @@ def _card(card: Card | None, parent: Model | None, spec: NetworkSpec, pairs: Seq
         elif spec.classes == 1:
             card = Card(name)
         else:
-            foreground = [ClassInfo(f"class {k}", CLASS_COLORS[(k - 1) % len(CLASS_COLORS)]) for k in range(1, spec.classes)]
+            foreground = [
+                ClassInfo(f"class {k}", CLASS_COLORS[(k - 1) % len(CLASS_COLORS)]) for k in range(1, spec.classes)
+            ]
             card = Card(name, classes=(ClassInfo("background", "#000000"), *foreground))
     if len(card.classes) != spec.classes:
         raise ValueError(f"the card names {len(card.classes)} classes where the network's heads have {spec.classes}")
@@ -292,4 +312,3 @@ def _describe(pairs: Sequence[Pair], region: Region) -> str:
     """Name and box of a region for the record, such as ``cells.tif[0:20,0:512,0:512]``."""
     extents = ",".join(f"{a}:{b}" for a, b in zip(region.box.start, region.box.stop, strict=True))
     return f"{pairs[region.pair].image.name}[{extents}]"
-

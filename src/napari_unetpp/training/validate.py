@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_unetpp.model.unetpp import UNetPlusPlus, probabilities
 from napari_unetpp.training.losses import IGNORE
-from napari_unetpp.training.patches import Loaded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from napari_unetpp.training.patches import Loaded
 
 _BLOCK = {2: 512, 3: 96}  # voxels per axis predicted at once: bounds memory on large slices
 Scores = dict[str, dict[str, float]]
