@@ -1,0 +1,257 @@
+"""What the user chooses before a run: image, axes, region, model, levels, tiling, device, output.
+
+The form checks what it can without reading a voxel and says in one line what is missing
+(`SegmentForm.problem`); everything else is checked by the run. It computes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari.layers import Image
+from qtpy.QtCore import QSignalBlocker, Signal
+from qtpy.QtWidgets import (
+    QFileDialog,
+    QFormLayout,
+    QGroupBox,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_unetpp.gui.fields import combo_box, note_label, stacked
+from napari_unetpp.gui.image_layer import check_axes, suggest_axes
+
+if TYPE_CHECKING:
+    from napari_unetpp.gui.segmenting import Catalogue, ModelChoice
+
+WHOLE, SLICE = "stack", "slice"
+LABEL_WIDTH = 50  # of the longest label in napari's font, so that the groups have one column
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """A complete and plausible form."""
+
+    image: Image
+    axes: str
+    region: str
+    model: ModelChoice
+    level: int
+    tiling: str
+    device: str
+    folder: Path | None
+
+
+class SegmentForm(QWidget):
+    """The form; emits `changed` whenever a choice does."""
+
+    changed = Signal()
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._models: dict[str, ModelChoice] = {}
+        self._images: list[Image] = []
+        self.image = combo_box("The image layer to segment.")
+        self.axes = QLineEdit()
+        self.axes.setMaxLength(5)
+        self.axes_note = note_label()
+        self.region = combo_box(
+            "The whole stack, or only the slice where the sliders stand.\nWhat is on the screen comes first either way."
+        )
+        self.region.addItem("Whole stack", WHOLE)
+        self.region.addItem("Current slice", SLICE)
+        self.model = combo_box("Models that ship with the plugin, and your own.")
+        self.card = note_label()
+        self.level = combo_box(
+            "The deepest level to predict. All levels up to it are kept;\na lower one takes less time."
+        )
+        self.tiling = combo_box(
+            "Overlap: patches that overlap by half, their probabilities combined.\n"
+            "Seamless: each voxel predicted once, equal to one pass over the\n"
+            "whole image, and several times faster."
+        )
+        self.device = combo_box("Where the network runs, out of what torch finds here.")
+        self.folder = QLineEdit()
+        self.folder.setPlaceholderText("temporary")
+        self.folder.setToolTip(
+            "A folder for the predictions (OME-Zarr).\nEmpty: a temporary one, removed when napari closes."
+        )
+        self.folder.setClearButtonEnabled(True)
+        self.browse = QToolButton()
+        self.browse.setText("…")
+        self.browse.setToolTip("Choose a folder")
+        self._lay_out()
+        self._connect()
+
+    def _lay_out(self) -> None:
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(6)
+        folder = QHBoxLayout()
+        folder.setSpacing(4)
+        folder.addWidget(self.folder)
+        folder.addWidget(self.browse)
+        rows: dict[str, list[tuple[str, Any]]] = {
+            "Image": [
+                ("Layer", self.image),
+                ("Axes", stacked(self.axes, self.axes_note)),
+                ("Region", self.region),
+            ],
+            "Model": [
+                ("Name", stacked(self.model, self.card)),
+                ("Levels", self.level),
+                ("Tiling", self.tiling),
+                ("Device", self.device),
+            ],
+            "Output": [("Folder", folder)],
+        }
+        for title, widgets in rows.items():
+            box = QGroupBox(title)
+            form = QFormLayout(box)
+            form.setContentsMargins(8, 6, 8, 8)
+            form.setHorizontalSpacing(8)
+            form.setVerticalSpacing(5)
+            form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+            for label, widget in widgets:
+                name = QLabel(label)
+                name.setMinimumWidth(LABEL_WIDTH)
+                form.addRow(name, widget)
+            layout.addWidget(box)
+
+    def _connect(self) -> None:
+        self.image.currentIndexChanged.connect(self._on_image)
+        self.model.currentIndexChanged.connect(self._on_model)
+        self.axes.textEdited.connect(self._on_axes)
+        self.folder.textChanged.connect(self._emit_changed)
+        self.browse.clicked.connect(self._choose_folder)
+        for combo in (self.region, self.level, self.tiling, self.device):
+            combo.currentIndexChanged.connect(self._emit_changed)
+
+    def set_images(self, images: Sequence[Image], preferred: Image | None = None) -> None:
+        """Offer these layers; the chosen one stays chosen while it is among them."""
+        chosen = self.chosen_image()
+        with QSignalBlocker(self.image):
+            self.image.clear()
+            self._images = list(images)
+            self.image.addItems([image.name for image in images])
+            if chosen in self._images:
+                self.image.setCurrentIndex(self._images.index(chosen))
+            elif preferred in self._images:
+                self.image.setCurrentIndex(self._images.index(preferred))
+        if self.chosen_image() != chosen:
+            self._on_image()
+
+    def set_catalogue(self, catalogue: Catalogue) -> None:
+        """Offer these models and devices."""
+        chosen, device = self.model.currentText(), self.device.currentData()
+        with QSignalBlocker(self.model), QSignalBlocker(self.device):
+            self._models = {model.name: model for model in catalogue.models}
+            self.model.clear()
+            self.model.addItems(list(self._models))
+            self.model.setCurrentIndex(max(0, self.model.findText(chosen)))
+            self.device.clear()
+            for key, text in catalogue.devices:
+                self.device.addItem(text, key)
+            self.device.setCurrentIndex(max(0, self.device.findData(device)))
+        self._on_model()
+
+    def chosen_image(self) -> Image | None:
+        place = self.image.currentIndex()
+        return self._images[place] if 0 <= place < len(self._images) else None
+
+    def chosen_model(self) -> ModelChoice | None:
+        return self._models.get(self.model.currentText())
+
+    def problem(self) -> str:
+        """What is missing before a run can start, in one line; empty if nothing is."""
+        image, model = self.chosen_image(), self.chosen_model()
+        if image is None:
+            return "Open an image first (File > Open, or File > Open Sample)."
+        try:
+            check_axes(image, self.axes.text())
+        except ValueError as error:
+            return str(error)
+        if model is None:
+            return "There is no model."
+        if model.header is None:
+            return model.problem
+        if self.folder.text() and not Path(self.folder.text()).expanduser().is_dir():
+            return f"There is no output folder {self.folder.text()}"
+        return ""
+
+    def choices(self) -> Choices:
+        """What is chosen; only while there is no `problem`."""
+        image, model = self.chosen_image(), self.chosen_model()
+        if image is None or model is None or (problem := self.problem()):
+            raise ValueError(problem)
+        folder = self.folder.text()
+        return Choices(
+            image=image,
+            axes=check_axes(image, self.axes.text()),
+            region=self.region.currentData(),
+            model=model,
+            level=self.level.currentData(),
+            tiling=self.tiling.currentData(),
+            device=self.device.currentData(),
+            folder=Path(folder).expanduser() if folder else None,
+        )
+
+    def _on_image(self) -> None:
+        image = self.chosen_image()
+        suggestion = suggest_axes(image) if image is not None else None
+        self.axes.setText(suggestion.axes if suggestion else "")
+        self.axes.setToolTip(
+            "What each axis of the image is, one letter each:\n"
+            "t time, c channel, z slice, y row, x column." + (f"\nNow: {suggestion.reason}." if suggestion else "")
+        )
+        planar = image is None or image.ndim == 2
+        self.region.setEnabled(not planar)  # one slice is all there is
+        if planar:
+            self.region.setCurrentIndex(0)
+        self._note_axes("" if suggestion is None or suggestion.certain else suggestion.reason)
+        self.changed.emit()
+
+    def _on_axes(self) -> None:
+        image = self.chosen_image()
+        note = ""
+        if image is not None:
+            try:
+                check_axes(image, self.axes.text())
+            except ValueError as error:
+                note = str(error)
+        self._note_axes(note)
+        self.changed.emit()
+
+    def _note_axes(self, note: str) -> None:
+        self.axes_note.setText(note)
+        self.axes_note.setVisible(bool(note))
+
+    def _on_model(self) -> None:
+        model = self.chosen_model()
+        with QSignalBlocker(self.level), QSignalBlocker(self.tiling):
+            self.level.clear()
+            self.tiling.clear()
+            for level, text in model.levels if model else ():
+                self.level.addItem(text, level)
+            self.level.setCurrentIndex(self.level.count() - 1)
+            for kind, text in model.tilings if model else ():
+                self.tiling.addItem(text, kind)
+        self.card.setText(model.summary if model else "")
+        self.card.setToolTip(model.details if model else "")
+        self.card.setVisible(bool(self.card.text()))
+        self.changed.emit()
+
+    def _choose_folder(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "Folder for predictions", self.folder.text())
+        if folder:
+            self.folder.setText(folder)
+
+    def _emit_changed(self) -> None:
+        self.changed.emit()

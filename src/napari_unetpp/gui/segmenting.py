@@ -1,0 +1,286 @@
+"""The job behind the Segment dock, as generators that know neither Qt nor napari.
+
+Decides, in this order: what can be chosen (`look_around`: models and devices, which means
+importing torch, so it is a job as well) and how a run goes (`segment`): load the model, plan the
+tiles with what is on the screen first, find or make the store, predict.
+
+A run goes on in the store of an earlier one if nothing that decides its voxels has changed, and
+else takes the next free name, so that nothing is ever overwritten::
+
+    cells-nuclei.ome.zarr    cells-nuclei-2.ome.zarr    ...
+"""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import re
+import shutil
+import tempfile
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from napari_unetpp.box import Box
+    from napari_unetpp.inference.predict import TileDone
+    from napari_unetpp.inference.store import PredictionStore
+    from napari_unetpp.inference.tiles import Tiles
+    from napari_unetpp.model.card import Card
+    from napari_unetpp.model.checkpoint import Header, Model
+    from napari_unetpp.stacks import Stack
+
+# Everything that imports torch is imported inside the generators: they run in the worker.
+
+BATCH = 4  # images in one pass: more gain little, and Cancel waits for a pass
+_written: set[Path] = set()  # stores of running jobs; another dock must not write to them
+
+
+@dataclass(frozen=True, slots=True)
+class ModelChoice:
+    """A model of the zoo as the dock offers it; `header` is None where its file is unreadable.
+
+    Attributes
+    ----------
+    levels, tilings : tuple of (value, text)
+        What can be chosen with it, in order; of the tilings the recommended is the first.
+    problem : str
+        Why it cannot be used, in one line.
+    """
+
+    name: str
+    path: Path
+    header: Header | None = None
+    levels: tuple[tuple[int, str], ...] = ()
+    tilings: tuple[tuple[str, str], ...] = ()
+    summary: str = ""
+    details: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """What there is to choose from; `devices` are (name for torch, text)."""
+
+    models: tuple[ModelChoice, ...]
+    devices: tuple[tuple[str, str], ...]
+
+
+def look_around() -> Generator[Catalogue]:
+    """The models of the zoo and the devices that torch finds, as one event."""
+    from napari_unetpp.model.zoo import model_entries
+
+    models = tuple(_choice(entry.name, entry.path) for entry in model_entries())
+    yield Catalogue(models, _devices())
+
+
+def _choice(name: str, path: Path) -> ModelChoice:
+    from napari_unetpp.model.checkpoint import read_header
+
+    try:
+        header = read_header(path)
+    except (ValueError, OSError) as error:
+        line = " ".join(str(error).split())
+        return ModelChoice(name, path, summary=line, details=line, problem=line)
+    spec, card = header.spec, header.card
+    levels = tuple((d, _level_text(d, spec.heads, card.recommended_level)) for d in spec.heads)
+    tilings = tuple(
+        (kind, text + (" (recommended)" if place == 0 else ""))
+        for place, (kind, text) in enumerate(_tilings(card, exact=spec.size_independent))
+    )
+    return ModelChoice(name, path, header, levels, tilings, _summary(header), _details(header), problem="")
+
+
+def _level_text(level: int, heads: tuple[int, ...], recommended: int) -> str:
+    text = f"L{level}" if level == heads[0] else f"L{heads[0]} to L{level}"
+    return text + (" (recommended)" if level == recommended != heads[-1] else "")
+
+
+def _tilings(card: Card, *, exact: bool) -> list[tuple[str, str]]:
+    from napari_unetpp.inference.tiling import Overlap, tiling_from_card
+
+    recommended = tiling_from_card(card.tiling)
+    overlap = recommended if isinstance(recommended, Overlap) else Overlap()
+    numbers = f"Overlap {overlap.patch}/{overlap.stride}, {overlap.aggregate}"
+    offered = [("seamless", "Seamless")] if exact or overlap is not recommended else []
+    offered.insert(0 if overlap is recommended else len(offered), ("overlap", numbers))
+    return offered
+
+
+def _summary(header: Header) -> str:
+    spec, card = header.spec, header.card
+    names = ", ".join(c.name for c in card.classes[1 if spec.classes > 1 else 0 :])
+    parts = [f"{spec.ndim}D", names, f"L{card.recommended_level} recommended"]
+    source = " · ".join(text for text in (_short(card.licence, 30), _short(card.data)) if text)
+    return " · ".join(parts) + (f"\n{source}" if source else "")
+
+
+def _short(text: str, length: int = 60) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= length else line[: length - 1].rsplit(" ", 1)[0] + " …"
+
+
+def _details(header: Header) -> str:
+    spec, card = header.spec, header.card
+    channels = "1 channel" if spec.in_channels == 1 else f"{spec.in_channels} channels"
+    spacing = card.spacing_um and " x ".join(f"{s:g}" for s in card.spacing_um) + " um"
+    about = {
+        "Finds": card.description or ", ".join(c.name for c in card.classes),
+        "Input": f"{spec.ndim}D, {channels}" + (f", trained at {spacing}" if spacing else ""),
+        "Data": card.data,
+        "Licence": card.licence,
+        "Credit": card.credit,
+        "Level": f"L{card.recommended_level} of L{spec.depth} is recommended",
+    }
+    rows = "".join(f"<p><b>{k}:</b> {v}</p>" for k, v in about.items() if v)
+    return f"<qt>{rows}</qt>"  # rich text, which a tooltip wraps
+
+
+def _devices() -> tuple[tuple[str, str], ...]:
+    import torch
+
+    from napari_unetpp.model.checkpoint import choose_device
+
+    found = [("cpu", f"CPU, {torch.get_num_threads()} threads")]
+    if torch.cuda.is_available():
+        found.append(("cuda", f"CUDA, {torch.cuda.get_device_name()}"))
+    if torch.backends.mps.is_available():
+        found.append(("mps", "Apple GPU (MPS)"))
+    return (("auto", f"Automatic ({choose_device('auto').type.upper()})"), *found)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """All that decides a run, taken from the dock before it starts.
+
+    Attributes
+    ----------
+    level : int
+        The deepest to predict.
+    tiling : str
+        "overlap" or "seamless", with the card's numbers where it recommends that kind.
+    visible : Box
+        What is on the screen, in prediction axes: it comes first.
+    region : Box or None
+        What to predict; None is everything.
+    folder : Path or None
+        Where the store goes; None is a temporary folder.
+    """
+
+    stack: Stack
+    model: Path
+    level: int
+    tiling: str
+    device: str
+    visible: Box
+    region: Box | None
+    folder: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The store of the run is open; `done` tiles of `total` are in it from an earlier run."""
+
+    store: PredictionStore
+    card: Card
+    done: int
+    total: int
+
+
+def segment(request: Request) -> Generator[Prepared | TileDone]:
+    """`Prepared`, then a `TileDone` for each tile that is safe on disk.
+
+    With a region, `done` and `total` count the tiles of the region.
+
+    Raises
+    ------
+    ValueError, OSError
+        As `load_model`, `plan_tiles` and `predict_stack`; one line for the user.
+    """
+    from napari_unetpp.inference.tiles import plan_tiles, tiling_from_card
+    from napari_unetpp.model.checkpoint import load_model
+
+    model = load_model(request.model, request.device)
+    same_kind = model.card.tiling.get("kind") == request.tiling
+    tiling = tiling_from_card(model.card.tiling if same_kind else {"kind": request.tiling})
+    # A slice is whole planes of a 2D network, so the order by slices keeps to it; of a 3D network
+    # it is a part of the space, which has to be asked for.
+    planes = request.region is None or model.spec.ndim == 2
+    tiles = plan_tiles(
+        request.stack.shape_predicted,
+        model.spec,
+        tiling,
+        level=request.level,
+        visible=request.visible if planes else request.region,
+    )
+    store = _open(request, model, tiles)
+    _written.add(store.path)
+    try:
+        yield from _fill(request, model, tiles, store)
+    finally:
+        _written.discard(store.path)
+
+
+def _fill(request: Request, model: Model, tiles: Tiles, store: PredictionStore) -> Generator[Prepared | TileDone]:
+    from napari_unetpp.inference.predict import predict_stack
+
+    wanted = set(_tiles_within(tiles, request.region))
+    missing = {index for index in wanted if not store.is_done(tiles.tile(index))}
+    yield Prepared(store, model.card, len(wanted) - len(missing), len(wanted))
+    if not missing:
+        return
+    # A continued run must group its patches as its beginning did, to end in the same bytes.
+    batch = int(store.record.get("batch", BATCH))
+    if "batch" not in store.record:
+        store.update_record({"batch": batch})
+    run = predict_stack(request.stack, model, tiles, store, batch=batch)
+    try:
+        for event in run:
+            missing.discard(event.tile.index)
+            yield replace(event, done=len(wanted) - len(missing), total=len(wanted))
+            if not missing:
+                return
+    finally:
+        run.close()
+
+
+def _tiles_within(tiles: Tiles, region: Box | None) -> Iterator[tuple[int, ...]]:
+    """Grid positions of the tiles that hold a voxel of the region."""
+    if region is None:
+        region_spans = list(zip((0,) * len(tiles.shape), tiles.shape, strict=True))
+    else:
+        region_spans = list(zip(region.start, region.stop, strict=True))
+    places = [
+        [i for i, (a, b) in enumerate(spans) if a < stop and b > start]
+        for spans, (start, stop) in zip(tiles.inner_spans, region_spans, strict=True)
+    ]
+    return itertools.product(*places)
+
+
+def _open(request: Request, model: Model, tiles: Tiles) -> PredictionStore:
+    """The store that this run may go on in, or a new one under the first free name."""
+    from napari_unetpp.inference.runs import open_run
+    from napari_unetpp.inference.store import StoreError
+
+    folder = request.folder or temporary_folder()
+    stem = re.sub(r"[^\w.-]+", "-", f"{request.stack.name}-{model.card.name}").strip("-.")
+    for number in itertools.count(1):
+        path = folder / f"{stem}{'' if number == 1 else f'-{number}'}.ome.zarr"
+        if path in _written:
+            continue
+        try:
+            return open_run(path, request.stack, model, tiles)
+        except StoreError:
+            if not path.exists():  # then another name would not help
+                raise
+    raise AssertionError("unreachable")
+
+
+@cache
+def temporary_folder() -> Path:
+    """One folder for this process, removed when it ends."""
+    folder = Path(tempfile.mkdtemp(prefix="napari-unetpp-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
