@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from napari_unetpp.model.card import Card
+from napari_unetpp.model.checkpoint import Model
 from napari_unetpp.model.intensity import Intensity
 from napari_unetpp.model.spec import NetworkSpec
 from napari_unetpp.training.options import EpochDone, TrainOptions
@@ -21,7 +22,7 @@ HERE = Path(__file__).parent
 
 
 def run(
-    spec: NetworkSpec,
+    network: NetworkSpec | Model,
     pairs: Sequence[Pair],
     validation: Sequence[Pair],
     options: TrainOptions,
@@ -29,12 +30,12 @@ def run(
     *,
     intensity: Intensity,
     card: Card,
+    log: str,
 ) -> None:
-    """Train to `out`, going on where a killed run stopped; one JSON object a line in ``training_runs/<name>.log``."""
+    """Train to `out`, going on where a killed run stopped; one JSON object a line in ``training_runs/<log>.log``."""
     out.parent.mkdir(parents=True, exist_ok=True)
     resume = state_path(out).exists()
-    log = HERE / f"{card.name}.log"
-    with log.open("a" if resume else "w") as file:
+    with (HERE / f"{log}.log").open("a" if resume else "w") as file:
 
         def say(**entry: object) -> None:
             line = json.dumps(entry)
@@ -43,7 +44,7 @@ def run(
 
         say(event="start", resumed=resume, date=time.strftime("%Y-%m-%d"), options=options.to_json(), pairs=len(pairs))
         for event in train(
-            spec, pairs, options, out, validation=validation, intensity=intensity, card=card, resume=resume
+            network, pairs, options, out, validation=validation, intensity=intensity, card=card, resume=resume
         ):
             if isinstance(event, EpochDone):
                 say(event="epoch", **asdict(event))

@@ -70,4 +70,4 @@ if __name__ == "__main__":
     spec = NetworkSpec.preset("default").with_width(16)
     training = pairs(*volumes(arguments.data, "training"), orientations=3)
     validation = pairs(*volumes(arguments.data, "validation"))
-    run(spec, training, validation, OPTIONS, arguments.out, intensity=INTENSITY, card=CARD)
+    run(spec, training, validation, OPTIONS, arguments.out, intensity=INTENSITY, card=CARD, log="em-boundaries")

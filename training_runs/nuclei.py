@@ -1,6 +1,9 @@
 """Trains the bundled model `nuclei` on the Data Science Bowl 2018 images (BBBC038, CC0).
 
-    python training_runs/nuclei.py DATA OUT.safetensors
+    python training_runs/nuclei.py DATA FIRST.safetensors
+    python training_runs/nuclei.py DATA OUT.safetensors --base FIRST.safetensors
+
+The second run goes on from the best weights of the first at half the rate, with rare kinds of images drawn more often.
 
 DATA holds `<kind>_images.tif`, `<kind>_labels.tif` and `index.json`, which gives every page its group (crops of one
 larger picture). Groups are held out whole: about a tenth for validation, a tenth for the scores on the card, which
@@ -12,12 +15,14 @@ from __future__ import annotations
 import argparse
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import tifffile
 from common import run
 
 from napari_unetpp.model.card import Card, ClassInfo
+from napari_unetpp.model.checkpoint import Model, load_model
 from napari_unetpp.model.intensity import Intensity
 from napari_unetpp.model.spec import NetworkSpec
 from napari_unetpp.stacks import open_stack
@@ -45,6 +50,9 @@ OPTIONS = TrainOptions(
     validation_voxels=2**20,
 )
 
+CONTINUED = replace(OPTIONS, epochs=12, patience=12, learning_rate=5e-4, seed=1)
+RARE = {"fluo_603x1272": 2, "fluo_512x640": 2, "fluo_260x347": 3, "fluo_256x320": 3, "he_rgb_256x320": 2}
+
 
 def pairs_by_split(data: Path, seed: int = 0) -> dict[str, list[Pair]]:
     """Pairs of training, validation and test; every kind of image is in each that has groups enough."""
@@ -69,11 +77,25 @@ def pairs_by_split(data: Path, seed: int = 0) -> dict[str, list[Pair]]:
     return splits
 
 
+def emphasised(pairs: list[Pair]) -> list[Pair]:
+    """Pairs with those of rare kinds repeated, so that patches are drawn from them more often."""
+    return [p for p in pairs for _ in range(RARE.get((p.group or "").split()[0], 1))]
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--base", type=Path)
     arguments = parser.parse_args()
     splits = pairs_by_split(arguments.data)
-    spec = NetworkSpec.preset("default", in_channels=3).with_width(16)
-    run(spec, splits["training"], splits["validation"], OPTIONS, arguments.out, intensity=INTENSITY, card=CARD)
+    network: NetworkSpec | Model = NetworkSpec.preset("default", in_channels=3).with_width(16)
+    training, options, log = splits["training"], OPTIONS, "nuclei"
+    if arguments.base:
+        network, training, options, log = (
+            load_model(arguments.base),
+            emphasised(training),
+            CONTINUED,
+            "nuclei-continued",
+        )
+    run(network, training, splits["validation"], options, arguments.out, intensity=INTENSITY, card=CARD, log=log)

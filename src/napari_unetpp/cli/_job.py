@@ -1,0 +1,229 @@
+"""One run of a model over a stack into a store, told to the user while it goes on.
+
+1. What a run needs: `open_image`, `open_model`, `select_channel`, `Job`.
+2. `run`: the tiles, and what is left when they end early.
+3. `check_labels_path`, `write_labels`: the labels beside the store.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_unetpp.cli._output import BadUsage, Bar, Failure, Output, is_disk_full, one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from napari_unetpp.box import Box
+    from napari_unetpp.inference.store import PredictionStore
+    from napari_unetpp.inference.tiles import Tiles
+    from napari_unetpp.model.checkpoint import Model
+    from napari_unetpp.stacks import Stack
+
+
+def open_image(path: Path, axes: str | None, series: int | None) -> Stack:
+    from napari_unetpp.stacks import open_stack
+
+    return open_stack(path, axes=axes, series=series)
+
+
+def open_model(name: str, device: str) -> Model:
+    from napari_unetpp.model.checkpoint import load_model
+
+    return load_model(name, device)
+
+
+def select_channel(stack: Stack, channel: int | None, model: Model) -> Stack:
+    """The stack as the model will see it; many channels are never thinned without being told."""
+    wanted = model.spec.in_channels
+    if channel is not None:
+        from napari_unetpp.cli._view import one_channel
+
+        return one_channel(stack, channel)
+    if stack.channels not in (1, wanted) and (wanted == 1 or model.intensity.replicate_gray):
+        takes = "1" if wanted == 1 else f"1 or {wanted}"
+        raise ValueError(
+            f"{stack.name} (axes {stack.axes}) has {stack.channels} channels where model "
+            f"{model.card.name} takes {takes}; choose one with --channel 0..{stack.channels - 1}"
+        )
+    return stack
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """One run into one store."""
+
+    stack: Stack
+    model: Model
+    tiles: Tiles
+    output: Path
+    batch: int
+    region: Box | None = None
+    channel: int | None = None
+    overwrite: bool = False
+
+
+def run(job: Job, say: Output) -> tuple[PredictionStore, dict[str, Any]]:
+    """The complete store of a job and a summary; every tile is told as it becomes safe on disk.
+
+    A run that fails before its first tile leaves no store behind.
+    """
+    from napari_unetpp.inference.runs import open_run
+    from napari_unetpp.stacks import check_finite
+
+    check_finite(job.stack)
+    existed = os.path.lexists(job.output)
+    store = open_run(
+        job.output,
+        job.stack,
+        job.model,
+        job.tiles,
+        overwrite=job.overwrite,
+        command=shlex.join(["napari-unetpp", *sys.argv[1:]]),
+    )
+    fresh = job.overwrite or not existed
+    try:
+        return store, _predict(job, store, say, fresh)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"cancelled: {job.output} holds {store.done_count} of {len(job.tiles)} tiles; the same "
+            "command goes on from there" + (" (without --overwrite)" if job.overwrite else "")
+        ) from None
+    except Exception as error:
+        if fresh and not store.done_count:
+            shutil.rmtree(job.output, ignore_errors=True)
+            raise
+        raise Failure(
+            f"{one_line(error)}; {job.output} keeps {store.done_count} of {len(job.tiles)} tiles"
+            + (", free some space and" if is_disk_full(error) else ",")
+            + " the same command goes on from there"
+        ) from error
+
+
+def _predict(job: Job, store: PredictionStore, say: Output, fresh: bool) -> dict[str, Any]:
+    from napari_unetpp.inference.predict import predict_stack
+
+    began, before = time.monotonic(), store.done_count
+    details = {
+        "region": None if job.region is None else [job.region.start, job.region.stop],
+        "channel": job.channel,
+        "batch": job.batch,
+    }
+    if fresh:
+        store.update_record(details)
+    # A continued run must group its patches as its beginning did, to end in the same bytes.
+    batch = int(store.record.get("batch", job.batch))
+    _tell_start(job, store, say)
+    voxels = 0
+    with (
+        Bar(say, "segment", len(job.tiles), before) as bar,
+        closing(predict_stack(job.stack, job.model, job.tiles, store, batch=batch)) as events,
+    ):
+        for event in events:
+            voxels = event.voxels
+            bar.show(event.done, _rate(voxels, event.seconds))
+            say.event(
+                "tile",
+                done=event.done,
+                total=event.total,
+                index=event.tile.index,
+                start=event.tile.inner.start,
+                stop=event.tile.inner.stop,
+                seconds=event.seconds,
+                voxels=voxels,
+            )
+    seconds = time.monotonic() - began
+    return {
+        "output": job.output,
+        "levels": [f"L{d}" for d in store.levels],
+        "tiles": len(job.tiles),
+        "resumed": before,
+        "seconds": seconds,
+        "voxels": voxels,
+        "voxels_per_second": voxels / seconds if voxels else None,
+    }
+
+
+def tell_end(summary: Mapping[str, Any], say: Output) -> None:
+    """Say what `run` summarised."""
+    resumed = f", {summary['resumed']} of them before" if summary["resumed"] else ""
+    tiles = f"{summary['tiles']} tile" + "s" * (summary["tiles"] != 1)
+    speed = f", {_rate(summary['voxels'], summary['seconds'])}" if summary["voxels"] else ""
+    say.say(f"{summary['output']}: {tiles}{resumed}, {summary['seconds']:.1f} s{speed}")
+
+
+def _tell_start(job: Job, store: PredictionStore, say: Output) -> None:
+    image, network = job.stack, job.model
+    extents = ", ".join(f"{axis} {n}" for axis, n in zip(image.axes_predicted, image.shape_predicted, strict=True))
+    channels = f", {image.channels} channels" if image.channel_axis is not None else ""
+    levels = ", ".join(f"L{d}" for d in store.levels)
+    tiling = " ".join(str(v) for v in job.tiles.describe().values())
+    say.say(f"{image.name}: {extents}{channels}, {image.dtype}")
+    say.say(f"{network.card.name} ({levels}) on {network.device}, {tiling}")
+    say.event(
+        "start",
+        stack=image.path or image.name,
+        axes=image.axes_predicted,
+        shape=image.shape_predicted,
+        channels=image.channels,
+        dtype=str(image.dtype),
+        model=network.card.name,
+        device=str(network.device),
+        levels=[f"L{d}" for d in store.levels],
+        tiling=job.tiles.describe(),
+        tiles=len(job.tiles),
+        done=store.done_count,
+        output=job.output,
+    )
+
+
+def check_labels_path(labels: Path, stack: Path, output: Path, overwrite: bool) -> None:
+    """Refuse a place for labels now, and not after hours of work."""
+    if labels.suffix.lower() not in (".tif", ".tiff"):
+        raise BadUsage(f"--labels {labels}: labels are written as TIFF; let it end in .tif")
+    folder = labels.absolute().parent
+    if not folder.is_dir():
+        raise FileNotFoundError(f"--labels {labels}: folder {folder} does not exist; make it first")
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"--labels {labels}: folder {folder} cannot be written")
+    if not labels.exists():
+        return
+    if labels.samefile(stack):
+        raise BadUsage(f"--labels {labels} is the stack itself; name another file")
+    if not overwrite and str(labels.absolute()) not in _labels_of(output):
+        raise FileExistsError(f"--labels {labels} exists and is not of this run; name another file, or --overwrite")
+
+
+def _labels_of(output: Path) -> list[str]:
+    """Label files that earlier runs into this store wrote."""
+    from napari_unetpp.inference.store import open_store
+
+    return list(open_store(output).record.get("label_files", ())) if output.exists() else []
+
+
+def write_labels(store: PredictionStore, path: Path, level: int, threshold: float, say: Output) -> None:
+    from napari_unetpp.inference.labels import label_view
+    from napari_unetpp.stacks import save_labels
+
+    save_labels(path, label_view(store, level, threshold), store.axes, store.spacing_um)
+    files = {*store.record.get("label_files", ()), str(path.absolute())}
+    store.update_record({"label_files": sorted(files)})
+    say.say(f"{path}: labels of L{level}")
+    say.event("labels", path=path, level=f"L{level}", threshold=threshold)
+
+
+def _rate(voxels: int, seconds: float) -> str:
+    speed = voxels / seconds if seconds > 0 else 0.0
+    for unit in ("", "k", "M", "G"):
+        if speed < 1000 or unit == "G":
+            break
+        speed /= 1000
+    return f"{speed:.3g} {unit}voxels/s"

@@ -1,0 +1,209 @@
+"""What the options mean, checked before anything heavy is loaded.
+
+1. The words that options take.
+2. `parse_memory`, `parse_region`, `refuse_what_comes_later`: text to values.
+3. `choose_tiling`, `choose_levels`: options over what the model's card recommends.
+4. `plan`: tiles and batch that keep within `--memory`.
+
+All raise `BadUsage`, which ends the command with exit code 2.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from napari_unetpp.cli._output import BadUsage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_unetpp.box import Box
+    from napari_unetpp.inference.tiles import Tiles
+    from napari_unetpp.inference.tiling import Tiling
+    from napari_unetpp.model.checkpoint import Model
+    from napari_unetpp.model.spec import NetworkSpec
+
+DEFAULT_MODEL = "nuclei"
+_UNITS = {"": 1, "k": 1, "m": 2, "g": 3, "t": 4}
+# Float32 maps that a node costs: its output, what is concatenated for it, convolution buffers.
+# Peaks measured on a CPU lie between 2.9 (L4) and 4.6 (L1) of its output.
+_MAPS_A_NODE = 5
+BATCH = 4  # inputs in one pass; more are not faster on a CPU
+_SMALLER = (256, 192, 128, 96, 64, 48, 32, 16)  # inner edges of seamless tiles, to fit a memory
+
+
+class TilingKind(StrEnum):
+    overlap = "overlap"
+    seamless = "seamless"
+
+
+class Aggregate(StrEnum):
+    mean = "mean"
+    vote = "vote"
+    gaussian = "gaussian"
+
+
+class Precision(StrEnum):
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+    int8 = "int8"
+
+
+class Unpainted(StrEnum):
+    background = "background"
+    ignore = "ignore"
+
+
+def parse_memory(text: str) -> int:
+    """Bytes of a size such as 2GiB, 500MB, 1.5G or 1073741824.
+
+    >>> parse_memory("2GiB"), parse_memory("500MB"), parse_memory("1.5g")
+    (2147483648, 500000000, 1610612736)
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)(b?)\s*", text, re.IGNORECASE)
+    if match is None or not float(match[1]):
+        raise BadUsage(f"--memory {text!r} is no size; write for instance 2GiB or 500MB")
+    number, prefix, binary, byte = match.groups()
+    # SI where it says MB, powers of 1024 where it says MiB or just M.
+    base = 1000 if byte and not binary else 1024
+    return int(float(number) * base ** (_UNITS[prefix.lower()] if prefix else 0))
+
+
+def parse_region(text: str, axes: str, shape: Sequence[int]) -> Box:
+    """The box that text such as 10:20,0:512,0:512 names along `axes` of `shape`.
+
+    >>> parse_region("2:5,:,10:", "zyx", (9, 20, 30))
+    Box(start=(2, 0, 10), stop=(5, 20, 30))
+    """
+    from napari_unetpp.box import Box
+
+    parts = [part.strip() for part in text.split(",")]
+    order = ",".join(axes)
+    if len(parts) != len(axes):
+        raise BadUsage(
+            f"--region {text!r} names {len(parts)} ranges; the stack needs {len(axes)}, "
+            f"for {order}, such as {','.join(f'0:{n}' for n in shape)}"
+        )
+    start, stop = [], []
+    for part, axis, extent in zip(parts, axes, shape, strict=True):
+        match = re.fullmatch(r"(\d*):(\d*)", part)
+        if match is None:
+            raise BadUsage(f"--region {text!r}: {part!r} is no range; write start:stop for {order}")
+        a, b = int(match[1] or 0), int(match[2] or extent)
+        if not a < b <= extent:
+            raise BadUsage(
+                f"--region {text!r}: {a}:{b} along {axis} is empty or leaves the stack, which has 0:{extent}"
+            )
+        start.append(a)
+        stop.append(b)
+    return Box(tuple(start), tuple(stop))
+
+
+def refuse_what_comes_later(cluster: str | None, precision: Precision) -> None:
+    """Say that an engine is not there yet, instead of ignoring the wish."""
+    if cluster is not None:
+        raise BadUsage("--cluster is not available yet; run without it, on this machine")
+    if precision not in (Precision.auto, Precision.fp32):
+        raise BadUsage(f"--precision {precision.value} is not available yet; use auto or fp32 (the same now)")
+
+
+def check_device(device: str) -> str:
+    """A device's name, in a form that torch may know."""
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
+        raise BadUsage(f"--device {device!r} is unknown; use auto, cpu, cuda, cuda:N or mps")
+    return device
+
+
+def choose_tiling(
+    model: Model,
+    kind: TilingKind | None,
+    patch: int | None,
+    stride: int | None,
+    aggregate: Aggregate | None,
+) -> Tiling:
+    """The card's tiling with the options that were given in place of its numbers."""
+    from napari_unetpp.inference.tiling import Overlap, tiling_from_card
+
+    tiling = tiling_from_card(model.card.tiling)
+    if kind is not None and kind.value != tiling.describe()["kind"]:
+        tiling = tiling_from_card({"kind": kind.value})
+    given: dict[str, Any] = {
+        "patch": patch,
+        "stride": stride,
+        "aggregate": aggregate.value if aggregate is not None else None,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    if not isinstance(tiling, Overlap):
+        if given:
+            words = ", ".join(f"--{name}" for name in given)
+            which = "" if kind else f", and the card of {model.card.name} recommends seamless"
+            raise BadUsage(f"{words} belongs to overlap tiling{which}; add --tiling overlap")
+        return tiling
+    if patch is not None and stride is None:
+        given["stride"] = max(1, patch // 2)  # half a patch, as in the papers
+    return replace(tiling, **given)
+
+
+def choose_levels(spec: NetworkSpec, level: int | None) -> tuple[int, ...]:
+    """The heads to compute: all, or those up to `level`."""
+    try:
+        return spec.heads_up_to(level)
+    except ValueError as error:
+        raise BadUsage(f"--level {level}: {error}") from None
+
+
+def parse_levels(text: str, available: Sequence[int]) -> tuple[int, ...]:
+    """Levels of text such as all, 4, L2 or 1,3, out of those available."""
+    if text.lower() == "all":
+        return tuple(available)
+    wanted = []
+    for part in text.split(","):
+        match = re.fullmatch(r"[lL]?(\d+)", part.strip())
+        if match is None or int(match[1]) not in available:
+            have = ", ".join(map(str, available))
+            raise BadUsage(f"--level {text!r}: {part.strip()!r} is not one of all, {have}")
+        wanted.append(int(match[1]))
+    return tuple(dict.fromkeys(wanted))
+
+
+def voxel_bytes(spec: NetworkSpec, level: int) -> int:
+    """About how many bytes a forward pass to `level` holds per voxel of its input."""
+    maps: float = sum(spec.node_width(i, j) / 2 ** (spec.ndim * i) for i, j in spec.nodes if i + j <= level)
+    return math.ceil(4 * _MAPS_A_NODE * maps)
+
+
+def plan(
+    shape: Sequence[int], model: Model, tiling: Tiling, level: int | None, memory: int | None
+) -> tuple[Tiles, int]:
+    """Tiles of a stack, and how many inputs go through the network at once, within `memory` bytes.
+
+    Seamless tiles whose size was left open become smaller where they must; their exact halo keeps
+    the result the same.
+    """
+    from napari_unetpp.inference.tiles import plan_tiles
+    from napari_unetpp.inference.tiling import Overlap, Seamless
+
+    spec = model.spec
+    tiles = plan_tiles(shape, spec, tiling, level=level)
+    if memory is None:
+        return tiles, BATCH
+    per_voxel = voxel_bytes(spec, tiles.level)
+    if isinstance(tiling, Overlap):
+        voxels = tiling.patch**spec.ndim
+    else:
+        edges = [e for e in _SMALLER if e % spec.grid == 0] if tiling.inner is None else []
+        while (voxels := next(iter(tiles)).outer.size) * per_voxel > memory and edges:
+            tiles = plan_tiles(shape, spec, Seamless(edges.pop(0), tiling.halo), level=level)
+    if voxels * per_voxel > memory:
+        raise BadUsage(
+            f"--memory {memory / 2**20:.0f}MiB is too little: one input of {voxels} voxels takes "
+            f"about {voxels * per_voxel / 2**20:.0f}MiB; allow more, or use --tiling overlap with "
+            "a small --patch"
+        )
+    return tiles, min(BATCH, memory // (voxels * per_voxel))

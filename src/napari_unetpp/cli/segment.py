@@ -1,0 +1,98 @@
+"""`segment`: a stack on disk to an OME-Zarr of L1..Ld, resumable at any moment."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from napari_unetpp.cli import _options as options
+from napari_unetpp.cli._job import (
+    Job,
+    check_labels_path,
+    open_image,
+    open_model,
+    run,
+    select_channel,
+    tell_end,
+    write_labels,
+)
+from napari_unetpp.cli._output import Output, reported
+
+
+@reported
+def segment(
+    stack: Annotated[Path, typer.Argument(metavar="STACK", help="TIFF, OME-Zarr or npy.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT.ome.zarr", help="Where L1..L4 go.")],
+    model: Annotated[str, typer.Option(metavar="NAME|FILE", help="Model, see `models list`.")] = options.DEFAULT_MODEL,
+    level: Annotated[
+        int | None,
+        typer.Option(min=1, help="Deepest level to compute; by default all that the model has."),
+    ] = None,
+    tiling: Annotated[options.TilingKind | None, typer.Option(help="By default what the model recommends.")] = None,
+    patch: Annotated[int | None, typer.Option(min=1, help="Edge of overlapping patches.  [default: 96]")] = None,
+    stride: Annotated[int | None, typer.Option(min=1, help="Distance of patches.  [default: half a patch]")] = None,
+    aggregate: Annotated[
+        options.Aggregate | None, typer.Option(help="How patches are combined.  [default: mean]")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    precision: Annotated[
+        options.Precision, typer.Option(help="auto or fp32; others come later.")
+    ] = options.Precision.auto,
+    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Bound of the network's memory, as 2GiB.")] = None,
+    region: Annotated[
+        str | None,
+        typer.Option(
+            metavar="10:20,0:512,0:512",
+            help="Part to segment as if it were the whole stack: ranges along t, z, y, x.",
+        ),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="OUT.tif",
+            help="Labels as TIFF too: of --level, or of the level that the model recommends.",
+        ),
+    ] = None,
+    threshold: Annotated[float, typer.Option(min=0.0, max=1.0, help="Least probability of a label.")] = 0.5,
+    axes: Annotated[str | None, typer.Option(help="Axes of STACK, if its file does not name them, as tzcyx.")] = None,
+    series: Annotated[int | None, typer.Option(min=0, help="Which image of the file.")] = None,
+    channel: Annotated[int | None, typer.Option(min=0, help="Which channel of STACK.")] = None,
+    cluster: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Not available yet.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another run's predictions.")] = False,
+) -> None:
+    """Segment a stack at all levels. The same command again goes on where it was stopped."""
+    options.refuse_what_comes_later(cluster, precision)
+    options.check_device(device)
+    budget = options.parse_memory(memory) if memory is not None else None
+    say = Output(as_json)
+    with ExitStack() as opened:
+        source = opened.enter_context(open_image(stack, axes, series))
+        network = open_model(model, device)
+        options.choose_levels(network.spec, level)
+        image = select_channel(source, channel, network)
+        box = None
+        if region is not None:
+            from napari_unetpp.cli._view import cropped
+
+            box = options.parse_region(region, image.axes_predicted, image.shape_predicted)
+            image = cropped(image, box)
+        tiles, batch = options.plan(
+            image.shape_predicted,
+            network,
+            options.choose_tiling(network, tiling, patch, stride, aggregate),
+            level,
+            budget,
+        )
+        job = Job(image, network, tiles, output, batch, box, channel, overwrite)
+        if labels is not None:
+            check_labels_path(labels, stack, output, overwrite)
+        store, summary = run(job, say)
+        tell_end(summary, say)
+        if labels is not None:
+            chosen = level or min(network.card.recommended_level, max(store.levels))
+            write_labels(store, labels, chosen, threshold, say)
+        say.event("result", **summary, labels=labels)
