@@ -13,6 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
+
+# A busy machine is no fault of the code: only wrong answers fail, never slow ones.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 GUI_FIXTURES = {"qapp", "qtbot", "viewer", "make_napari_viewer", "make_napari_viewer_proxy"}
