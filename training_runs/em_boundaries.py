@@ -32,7 +32,7 @@ CARD = Card(
     data="FIB-25 sample, Drosophila medulla, training_sample2 (FlyEM); two-voxel boundaries derived from neuron ids.",
     licence="CC BY (the weights as well: keep the credit)",
     credit="FlyEM project, Janelia Research Campus, HHMI. Takemura et al. 2015, PNAS, doi 10.1073/pnas.1509820112. Changed by us.",
-    tiling={"kind": "overlap", "patch": 96, "stride": 48, "aggregate": "gaussian"},
+    tiling={"kind": "seamless"},  # on validation as good as 96/48 patches or better, and several times cheaper
     spacing_um=(0.01, 0.01),
 )
 OPTIONS = TrainOptions(

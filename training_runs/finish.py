@@ -89,6 +89,10 @@ if __name__ == "__main__":
     parser.add_argument("--split", default="test", choices=["test", "validation"])
     arguments = parser.parse_args()
     model = load_model(arguments.trained)
+    # What people read is the script's of today; what was measured and advised is the run's.
+    words = {"em-boundaries": em_boundaries, "nuclei": nuclei}[arguments.name].CARD
+    measured = {k: getattr(model.card, k) for k in ("training", "scores", "recommended_level", "spacing_um")}
+    model = replace(model, card=replace(words, **measured))
     # Judged as it will be stored: half precision rounds the kernels.
     if arguments.out is not None:
         model = load_model(save_model(model, arguments.out, torch.float16))
