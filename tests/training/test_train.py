@@ -18,8 +18,9 @@ from napari_unetpp.stacks import open_stack
 from napari_unetpp.training.losses import IGNORE
 from napari_unetpp.training.options import BatchDone, EpochDone, TrainOptions
 from napari_unetpp.training.patches import Loaded, Pair
+from napari_unetpp.training.plan import TrainingError
 from napari_unetpp.training.resume import state_path
-from napari_unetpp.training.train import TrainingError, _rate, _seed, train
+from napari_unetpp.training.train import _rate, _seed, train
 from napari_unetpp.training.validate import validate
 
 SPEC = NetworkSpec(widths=(4, 8, 8), heads=(1, 2))
