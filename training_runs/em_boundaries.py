@@ -10,6 +10,7 @@ cut along y and along x.
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,13 +54,16 @@ def volumes(data: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     return image[SPLIT[split]], label[SPLIT[split]]
 
 
-def pairs(image: np.ndarray, label: np.ndarray, orientations: int = 1) -> list[Pair]:
+def pairs(data: Path, split: str, orientations: int = 1) -> list[Pair]:
     """One pair along z, and with three orientations one along y and one along x as well."""
-    orders = [(0, 1, 2), (1, 0, 2), (2, 0, 1)][:orientations]
-    return [
-        Pair(open_stack(image.transpose(o), axes="zyx"), open_stack(label.transpose(o), axes="zyx"), group="fib25")
-        for o in orders
-    ]
+    image, label = volumes(data, split)
+    orders = {"z": (0, 1, 2), "y": (1, 0, 2), "x": (2, 0, 1)}
+    found = []
+    for along, order in list(orders.items())[:orientations]:
+        name = f"images.tif z {SPLIT[split].start}:{SPLIT[split].stop}, planes along {along}"
+        stack = replace(open_stack(image.transpose(order), axes="zyx"), name=name)
+        found.append(Pair(stack, open_stack(label.transpose(order), axes="zyx"), group="fib25"))
+    return found
 
 
 if __name__ == "__main__":
@@ -68,6 +72,6 @@ if __name__ == "__main__":
     parser.add_argument("out", type=Path)
     arguments = parser.parse_args()
     spec = NetworkSpec.preset("default").with_width(16)
-    training = pairs(*volumes(arguments.data, "training"), orientations=3)
-    validation = pairs(*volumes(arguments.data, "validation"))
+    training = pairs(arguments.data, "training", orientations=3)
+    validation = pairs(arguments.data, "validation")
     run(spec, training, validation, OPTIONS, arguments.out, intensity=INTENSITY, card=CARD, log="em-boundaries")

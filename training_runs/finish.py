@@ -71,12 +71,21 @@ def score(pairs: Sequence[Pair], model: Model, tiling: Tiling) -> dict[str, dict
 def held_out(name: str, data: Path, split: str) -> dict[str, list[Pair]]:
     """Pairs of one split by the kind of image."""
     if name == "em-boundaries":
-        return {split: em_boundaries.pairs(*em_boundaries.volumes(data, split))}
+        return {split: em_boundaries.pairs(data, split)}
     pairs = nuclei.pairs_by_split(data)[split]
     return {
         f"{split}, fluorescence": [p for p in pairs if p.image.channel_axis is None],
         f"{split}, H&E": [p for p in pairs if p.image.channel_axis is not None],
     }
+
+
+def images(name: str, data: Path) -> dict[str, list[str]]:
+    """Names of the images that a run trained on and chose its best epoch by."""
+    if name == "em-boundaries":
+        splits = {s: em_boundaries.pairs(data, s, 3 if s == "training" else 1) for s in ("training", "validation")}
+    else:
+        splits = nuclei.pairs_by_split(data)
+    return {split: [pair.image.name for pair in splits[split]] for split in ("training", "validation")}
 
 
 if __name__ == "__main__":
@@ -92,6 +101,7 @@ if __name__ == "__main__":
     # What people read is the script's of today; what was measured and advised is the run's.
     words = {"em-boundaries": em_boundaries, "nuclei": nuclei}[arguments.name].CARD
     measured = {k: getattr(model.card, k) for k in ("training", "scores", "recommended_level", "spacing_um")}
+    measured["training"] = {**model.card.training, **images(arguments.name, arguments.data)}
     model = replace(model, card=replace(words, **measured))
     # Judged as it will be stored: half precision rounds the kernels.
     if arguments.out is not None:

@@ -34,7 +34,7 @@ CARD = Card(
     name="nuclei",
     classes=(ClassInfo("nucleus"),),
     description="Nuclei in 2D: fluorescence (bright on dark, one channel) and H&E stained tissue (RGB).",
-    data="Data Science Bowl 2018, stage 1 train with fixes (BBBC038), 336 fluorescence and 27 H&E images; instances made binary.",
+    data="Data Science Bowl 2018, stage 1 train with fixes (BBBC038): 320 fluorescence, 26 H&E images; instances made binary.",
     licence="CC0-1.0",
     credit="Images: Carpenter lab, Broad Institute of Harvard and MIT (Caicedo et al. 2019, doi 10.1038/s41592-019-0612-7).",
     tiling={"kind": "seamless"},
@@ -72,7 +72,8 @@ def pairs_by_split(data: Path, seed: int = 0) -> dict[str, list[Pair]]:
         for page in index[kind]:
             image, label = images[page["page"]], labels[page["page"]]
             axes = "yxc" if image.ndim == 3 else "yx"
-            pair = Pair(open_stack(image, axes=axes), open_stack(label, axes="yx"), group=f"{kind} {page['group']}")
+            stack = replace(open_stack(image, axes=axes), name=f"{kind} page {page['page']}")
+            pair = Pair(stack, open_stack(label, axes="yx"), group=f"{kind} {page['group']}")
             splits[place[page["group"]]].append(pair)
     return splits
 
