@@ -31,8 +31,9 @@ CARD = Card(
     classes=(ClassInfo("boundary", "#56b4e9"),),
     description="Boundaries between neurons in isotropic electron microscopy (FIB-SEM, about 10 nm), slice by slice.",
     data="FIB-25 sample, Drosophila medulla, training_sample2 (FlyEM); two-voxel boundaries derived from neuron ids.",
-    licence="CC BY (the weights as well: keep the credit)",
-    credit="FlyEM project, Janelia Research Campus, HHMI. Takemura et al. 2015, PNAS, doi 10.1073/pnas.1509820112. Changed by us.",
+    licence="CC BY 2.x",
+    credit="FlyEM project, Janelia Research Campus, HHMI. Takemura et al. 2015, PNAS, doi 10.1073/pnas.1509820112. "
+    "Changed by us. The weights come under the same terms: keep this credit with them.",
     tiling={"kind": "seamless"},  # on validation as good as 96/48 patches or better, and several times cheaper
     spacing_um=(0.01, 0.01),
 )
