@@ -19,10 +19,11 @@ def own_viewer(monkeypatch, viewer):
     return viewer
 
 
-def test_image_levels_reference_and_dock(own_viewer, home, tmp_path, rng, qtbot):
+def test_image_levels_reference_and_dock(own_viewer, home, model, tmp_path, rng, qtbot):
+    (home / "models" / "another.safetensors").write_bytes((home / "models" / "tiny.safetensors").read_bytes())
     data = rng.integers(0, 200, (3, 24, 32), np.uint8)
     with open_stack(data, axes="zyx", spacing_um=(0.5, 0.1, 0.1)) as stack:
-        store = create_store(tmp_path / "a.ome.zarr", (3, 24, 32), (1, 2), like=stack)
+        store = create_store(tmp_path / "a.ome.zarr", (3, 24, 32), (1, 2), like=stack, record={"model": "tiny"})
         store.probability(2)[...] = 255
         with open_stack((data > 99).astype(np.uint8), axes="zyx") as reference:
             viewer = open_prediction(stack, store, reference, block=False)
@@ -38,7 +39,9 @@ def test_image_levels_reference_and_dock(own_viewer, home, tmp_path, rng, qtbot)
     assert dock.form.axes.text() == "zyx"
     dock.slider.slider.setValue(0)
     assert [x.name for x in viewer.layers if x.visible] == ["array", "array L1"]
+    assert viewer.layers.selection.active is viewer.layers["array"]
     qtbot.waitUntil(lambda: "Looking" not in dock.status.text(), timeout=60_000)
+    assert dock.form.model.currentText() == "tiny"  # the model of what is shown, not the first by name
 
 
 def test_colour_images_are_shown_in_colour(own_viewer, home, tmp_path, rng, qtbot):

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from napari_unetpp.model.checkpoint import Model
     from napari_unetpp.model.spec import NetworkSpec
 
-DEFAULT_MODEL = "nuclei"
 _UNITS = {"": 1, "k": 1, "m": 2, "g": 3, "t": 4}
 # Float32 maps that a node costs: its output, what is concatenated for it, convolution buffers.
 # Peaks measured on a CPU lie between 2.9 (L4) and 4.6 (L1) of its output.

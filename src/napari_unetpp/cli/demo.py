@@ -15,6 +15,7 @@ from napari_unetpp.cli import _options as options
 from napari_unetpp.cli._job import Job, open_image, open_model, run, tell_end, write_labels
 from napari_unetpp.cli._output import Output, reported
 from napari_unetpp.cli.score import of_store, report, score_source
+from napari_unetpp.model.zoo import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from napari_unetpp.inference.store import PredictionStore
@@ -38,7 +39,7 @@ def demo(
     with ExitStack() as opened:
         stack = opened.enter_context(open_image(image, None, None))
         labels = opened.enter_context(open_image(truth, None, None))
-        model = open_model(options.DEFAULT_MODEL, device)
+        model = open_model(DEFAULT_MODEL, device)
         tiling = options.choose_tiling(model, None, None, None, None)
         tiles, batch = options.plan(stack.shape_predicted, model, tiling, None, None)
         output.mkdir(exist_ok=True)

@@ -20,13 +20,14 @@ from napari_unetpp.cli._job import (
     write_labels,
 )
 from napari_unetpp.cli._output import Output, reported
+from napari_unetpp.model.zoo import DEFAULT_MODEL
 
 
 @reported
 def segment(
     stack: Annotated[Path, typer.Argument(metavar="STACK", help="TIFF, OME-Zarr or npy.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT.ome.zarr", help="Where L1..L4 go.")],
-    model: Annotated[str, typer.Option(metavar="NAME|FILE", help="Model, see `models list`.")] = options.DEFAULT_MODEL,
+    model: Annotated[str, typer.Option(metavar="NAME|FILE", help="Model, see `models list`.")] = DEFAULT_MODEL,
     level: Annotated[
         int | None,
         typer.Option(min=1, help="Deepest level to compute; by default all that the model has."),

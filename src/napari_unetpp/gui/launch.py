@@ -40,6 +40,7 @@ def open_prediction(
             visible=False,
             **_placed(reference, rgb=False, spacing_of=stack),
         )
+    viewer.layers.selection.active = image  # the last layer added is, else
     add_levels(viewer, image, stack.axes, store, HeadComparison.of_heads(store.levels))
     viewer.window.add_plugin_dock_widget(PLUGIN, WIDGET)
     if block:

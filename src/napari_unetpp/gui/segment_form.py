@@ -148,9 +148,9 @@ class SegmentForm(QWidget):
         if self.chosen_image() != chosen:
             self._on_image()
 
-    def set_catalogue(self, catalogue: Catalogue) -> None:
-        """Offer these models and devices."""
-        chosen, device = self.model.currentText(), self.device.currentData()
+    def set_catalogue(self, catalogue: Catalogue, preferred: str) -> None:
+        """Offer these models and devices; the `preferred` model where none was chosen yet."""
+        chosen, device = self.model.currentText() or preferred, self.device.currentData()
         with QSignalBlocker(self.model), QSignalBlocker(self.device):
             self._models = {model.name: model for model in catalogue.models}
             self.model.clear()

@@ -22,6 +22,7 @@ from napari_unetpp.gui.level_slider import bind_level_keys
 from napari_unetpp.gui.segment_form import SLICE, Choices
 from napari_unetpp.gui.segment_panel import SegmentPanel, duration, speed
 from napari_unetpp.gui.segmenting import Catalogue, Prepared, Request, look_around, segment
+from napari_unetpp.model.zoo import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -88,7 +89,8 @@ class SegmentWidget(SegmentPanel):
         self.form.set_images(images, preferred)
 
     def _on_catalogue(self, catalogue: Catalogue) -> None:
-        self.form.set_catalogue(catalogue)
+        shown = self.levels.store.record.get("model") if self.levels is not None else None
+        self.form.set_catalogue(catalogue, preferred=shown or DEFAULT_MODEL)
 
     def _on_looked(self) -> None:
         self._looking = False

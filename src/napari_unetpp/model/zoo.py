@@ -14,6 +14,7 @@ from typing import Literal
 import platformdirs
 
 SUFFIX = ".safetensors"
+DEFAULT_MODEL = "nuclei"  # what is offered first to somebody who has not chosen yet
 _BUNDLED = Path(__file__).parent.parent / "models"
 
 
