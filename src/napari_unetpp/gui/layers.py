@@ -25,6 +25,7 @@ from napari.utils import DirectLabelColormap
 
 from napari_unetpp.gui.comparison import ENSEMBLE, HeadComparison, Level, level_name
 from napari_unetpp.inference.labels import label_view
+from napari_unetpp.model.card import CLASS_COLORS
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -46,7 +47,6 @@ LEVEL_COLORS: Mapping[Level, str] = {
     6: "#0072b2",
     ENSEMBLE: "#f0e442",
 }
-CLASS_COLORS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
 OPACITY = 0.5
 
 
