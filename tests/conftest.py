@@ -15,6 +15,9 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+# What a precision costs in accuracy has tests of its own; all others expect the numbers of fp32 on any machine.
+os.environ["NAPARI_UNETPP_PRECISION"] = "fp32"
+
 # A busy machine is no fault of the code: only wrong answers fail, never slow ones.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")

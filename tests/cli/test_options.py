@@ -13,7 +13,6 @@ from napari_unetpp.cli import _options as options
 from napari_unetpp.cli._output import BadUsage, one_line
 from napari_unetpp.inference.tiling import Overlap, Seamless
 from napari_unetpp.model.card import Card
-from napari_unetpp.model.spec import NetworkSpec
 
 OVERLAP = {"kind": "overlap", "patch": 64, "stride": 16, "aggregate": "gaussian"}
 
@@ -90,13 +89,6 @@ def test_levels():
     for text in ("3", "L", "0", "", "best"):
         with pytest.raises(BadUsage, match="--level"):
             options.parse_levels(text, (1, 2, 4))
-
-
-def test_memory_of_a_forward_pass_by_hand():
-    spec = NetworkSpec(widths=(4, 8, 16), heads=(1, 2))
-    # Diagonals 0..2: three nodes of 4 at full size, two of 8 at a quarter, one of 16 at a 16th.
-    assert options.voxel_bytes(spec, 2) == 4 * 5 * (3 * 4 + 2 * 8 / 4 + 16 / 16)
-    assert options.voxel_bytes(spec, 1) == 4 * 5 * (2 * 4 + 8 / 4)
 
 
 def test_messages_are_one_line_without_noise():

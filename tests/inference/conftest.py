@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from napari_unetpp.inference.backends import Backend
 from napari_unetpp.model.card import Card, ClassInfo
 from napari_unetpp.model.checkpoint import Model
 from napari_unetpp.model.intensity import Intensity
@@ -65,3 +66,17 @@ def texture(rng: np.random.Generator) -> Callable[..., np.ndarray]:
         return (255 * image / image.max()).astype(np.uint8)
 
     return make
+
+
+@pytest.fixture
+def passes(monkeypatch) -> list[np.ndarray]:
+    """Inputs (batch, channel, ...) of every pass through a network from now on."""
+    seen: list[np.ndarray] = []
+    run = Backend.run
+
+    def recorded(backend: Backend, batch: np.ndarray, *args: Any, **options: Any) -> list[np.ndarray]:
+        seen.append(batch)
+        return run(backend, batch, *args, **options)
+
+    monkeypatch.setattr(Backend, "run", recorded)
+    return seen

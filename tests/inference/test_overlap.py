@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from napari_unetpp.inference.inputs import measure_stack
-from napari_unetpp.inference.overlap import predict_bands
+from napari_unetpp.inference.overlap import BandSums, PatchReader, patch_groups
 from napari_unetpp.inference.predict import predict_tiles
 from napari_unetpp.inference.tiles import Overlap, plan_tiles
 from napari_unetpp.model.spec import NetworkSpec
@@ -54,6 +54,16 @@ def brute_force(image, model, scaling, patch, stride, aggregate):
     return (total / weight)[(slice(None), slice(None), *inside)]
 
 
+def combined(tiles, bands, read, run, batch=4):
+    """Bands with their probabilities, one step after the other in one thread."""
+    reader, sums = PatchReader(tiles, read), BandSums(tiles)
+    for group in patch_groups(tiles, bands, batch):
+        patches = reader.patches(group)
+        complete = sums.add(group, run(patches) if patches else [])
+        if complete is not None:
+            yield group.band, complete
+
+
 def banded(stack, model, tiling, **options):
     tiles = plan_tiles(stack.shape_predicted, model.spec, tiling)
     result = np.full((len(model.spec.heads), model.spec.classes, *tiles.shape), np.nan)
@@ -74,6 +84,7 @@ def banded(stack, model, tiling, **options):
         ((120, 30), 16, 12),  # two bands, a stride that does not divide the patch
         ((10, 53), 16, 8),  # smaller than the patch along one axis
         ((7, 5), 16, 8),  # mirrored more than once
+        ((200, 40), 128, 64),  # the last band needs no patch of its own
     ],
 )
 def test_bands_equal_brute_force(make_model, texture, shape, patch, stride, aggregate):
@@ -133,7 +144,7 @@ def test_each_patch_is_predicted_once_in_a_straight_run():
         seen.extend(patches)
         return [np.full((len(patches), 1, 16, 16), 0.5, np.float32)]
 
-    list(predict_bands(tiles, tiles, lambda box: np.zeros((1, *box.shape)), run, batch=4))
+    list(combined(tiles, tiles, lambda box: np.zeros((1, *box.shape)), run))
     assert len(seen) == len(tiles.patch_starts[0]) * len(tiles.patch_starts[1])
 
 
@@ -143,12 +154,11 @@ def test_memory_does_not_grow_with_the_length_of_the_stack():
     def peak(rows):
         tiles = plan_tiles((rows, 128), spec, Overlap(32, 16))
         tracemalloc.start()
-        for _ in predict_bands(
+        for _ in combined(
             tiles,
             tiles,
             lambda box: np.zeros((1, *box.shape), np.uint8),
             lambda patches: [np.full((len(patches), 1, 32, 32), 0.5, np.float32)] * 2,
-            batch=4,
         ):
             pass
         most = tracemalloc.get_traced_memory()[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,11 +63,14 @@ def test_resumed_equals_uninterrupted_byte_for_byte(make_model, stack, tmp_path,
         for _ in range(k):
             next(run)
         run.close()
-        assert open_store(path).done_count == k
+        # Writing goes on beside the network, so some more may be safe than were told.
+        safe = open_store(path).done_count
+        assert k <= safe
+        assert safe == 0 or k > 0
         # The second run sees another part of the stack on the screen.
         rest = list(start(path, stack, model, tiling, visible=Box((1, 64, 0), (2, 96, 24))))
-        assert [e.done for e in rest] == list(range(k + 1, total + 1))
-        assert sum(e.tile.inner.size for e in rest) == rest[-1].voxels
+        assert [e.done for e in rest] == list(range(safe + 1, total + 1))
+        assert sum(e.tile.inner.size for e in rest) == (rest[-1].voxels if rest else 0)
         assert open_store(path).complete
         assert chunks(path) == expected
 
@@ -99,10 +103,8 @@ def test_a_crash_in_the_middle_of_a_tile(make_model, stack, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("tiling", TILINGS[:2], ids=str)
-def test_an_event_means_safe_and_cancel_stops_at_once(make_model, stack, tmp_path, tiling):
+def test_an_event_means_safe_and_cancel_stops_at_once(make_model, stack, tmp_path, tiling, passes):
     model = make_model()
-    passes = []
-    model.network.register_forward_hook(lambda *_: passes.append(1))
     run = start(tmp_path / "store", stack, model, tiling)
     assert not passes  # nothing runs before it is asked for
     for event in (next(run), next(run)):
@@ -111,18 +113,20 @@ def test_an_event_means_safe_and_cancel_stops_at_once(make_model, stack, tmp_pat
         for level in (1, 2):
             assert seen.done(level)[event.tile.index]
             assert seen.read(level, event.tile.inner).any()
-    before = len(passes)
     run.close()
+    before, safe = len(passes), open_store(tmp_path / "store").done_count
+    assert safe >= 2
+    time.sleep(0.1)  # nothing goes on behind the back of who closed it
     assert len(passes) == before
-    assert open_store(tmp_path / "store").done_count == 2
-    assert not open_store(tmp_path / "store").complete
+    assert open_store(tmp_path / "store").done_count == safe
 
 
-def test_a_finished_run_has_nothing_to_do(make_model, stack, tmp_path):
+def test_a_finished_run_has_nothing_to_do(make_model, stack, tmp_path, passes):
     model = make_model()
     list(start(tmp_path / "store", stack, model, TILINGS[0]))
-    model.network.register_forward_hook(lambda *_: pytest.fail("the network ran again"))
+    passes.clear()
     assert list(start(tmp_path / "store", stack, model, TILINGS[0])) == []
+    assert not passes
 
 
 def test_visible_tiles_are_predicted_first(make_model, stack, tmp_path):
@@ -178,7 +182,8 @@ def test_a_renamed_image_is_the_same_image(make_model, stack, tmp_path):
     next(start(tmp_path / "store", stack, model, TILINGS[0]))
     moved = open_stack(tmp_path / "a.npy")
     assert moved.name != stack.name
-    assert next(start(tmp_path / "store", moved, model, TILINGS[0])).done == 2
+    safe = open_store(tmp_path / "store").done_count
+    assert next(start(tmp_path / "store", moved, model, TILINGS[0])).done == safe + 1
 
 
 def test_the_record_says_what_was_run(make_model, stack, tmp_path):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from napari_unetpp.box import Box
+    from napari_unetpp.inference.backends import Backend, Precision
     from napari_unetpp.inference.store import PredictionStore
     from napari_unetpp.inference.tiles import Tiles
     from napari_unetpp.model.checkpoint import Model
@@ -65,10 +66,12 @@ class Job:
     model: Model
     tiles: Tiles
     output: Path
-    batch: int
+    backend: Backend
     region: Box | None = None
     channel: int | None = None
     overwrite: bool = False
+    memory: int | None = None
+    threads: int | None = None
 
 
 def run(job: Job, say: Output) -> tuple[PredictionStore, dict[str, Any]]:
@@ -88,6 +91,7 @@ def run(job: Job, say: Output) -> tuple[PredictionStore, dict[str, Any]]:
         job.tiles,
         overwrite=job.overwrite,
         command=shlex.join(["napari-unetpp", *sys.argv[1:]]),
+        precision=job.backend.precision,
     )
     fresh = job.overwrite or not existed
     try:
@@ -109,25 +113,35 @@ def run(job: Job, say: Output) -> tuple[PredictionStore, dict[str, Any]]:
 
 
 def _predict(job: Job, store: PredictionStore, say: Output, fresh: bool) -> dict[str, Any]:
-    from napari_unetpp.inference.predict import predict_stack
+    from napari_unetpp.inference.predict import TileDone, predict_stack
+    from napari_unetpp.inference.stages import BATCH
 
     began, before = time.monotonic(), store.done_count
     details = {
         "region": None if job.region is None else [job.region.start, job.region.stop],
         "channel": job.channel,
-        "batch": job.batch,
+        "batch": BATCH,
     }
     if fresh:
         store.update_record(details)
     # A continued run must group its patches as its beginning did, to end in the same bytes.
-    batch = int(store.record.get("batch", job.batch))
+    batch = int(store.record.get("batch", BATCH))
     _tell_start(job, store, say)
     voxels = 0
-    with (
-        Bar(say, "segment", len(job.tiles), before) as bar,
-        closing(predict_stack(job.stack, job.model, job.tiles, store, batch=batch)) as events,
-    ):
+    run = predict_stack(
+        job.stack,
+        job.model,
+        job.tiles,
+        store,
+        batch=batch,
+        backend=job.backend,
+        memory=job.memory,
+        threads=job.threads,
+    )
+    with Bar(say, "segment", len(job.tiles), before) as bar, closing(run) as events:
         for event in events:
+            if not isinstance(event, TileDone):
+                continue
             voxels = event.voxels
             bar.show(event.done, _rate(voxels, event.seconds))
             say.event(
@@ -152,6 +166,28 @@ def _predict(job: Job, store: PredictionStore, say: Output, fresh: bool) -> dict
     }
 
 
+def make_backend(model: Model, stack: Stack, precision: Precision, say: Output) -> Backend:
+    """The model made ready for a stack; says so where it became another precision than was asked for."""
+    from napari_unetpp.inference.backends import prepare
+
+    backend = prepare(model, precision, stack=stack)
+    if backend.note:
+        say.say(backend.note)
+        say.event("backend", precision=backend.precision, note=backend.note)
+    return backend
+
+
+def choose_precision(output: Path, wanted: Precision, overwrite: bool) -> Precision:
+    """What was wanted; left open, that of the run which the output holds already."""
+    from napari_unetpp.inference.folders import is_store
+    from napari_unetpp.inference.store import open_store
+
+    if wanted != "auto" or overwrite or not is_store(output):
+        return wanted
+    recorded: Precision = open_store(output).record.get("precision", "fp32")
+    return recorded
+
+
 def tell_end(summary: Mapping[str, Any], say: Output) -> None:
     """Say what `run` summarised."""
     resumed = f", {summary['resumed']} of them before" if summary["resumed"] else ""
@@ -167,7 +203,7 @@ def _tell_start(job: Job, store: PredictionStore, say: Output) -> None:
     levels = ", ".join(f"L{d}" for d in store.levels)
     tiling = " ".join(str(v) for v in job.tiles.describe().values())
     say.say(f"{image.name}: {extents}{channels}, {image.dtype}")
-    say.say(f"{network.card.name} ({levels}) on {network.device}, {tiling}")
+    say.say(f"{network.card.name} ({levels}) on {network.device} in {job.backend.precision}, {tiling}")
     say.event(
         "start",
         stack=image.path or image.name,
@@ -177,6 +213,7 @@ def _tell_start(job: Job, store: PredictionStore, say: Output) -> None:
         dtype=str(image.dtype),
         model=network.card.name,
         device=str(network.device),
+        precision=job.backend.precision,
         levels=[f"L{d}" for d in store.levels],
         tiling=job.tiles.describe(),
         tiles=len(job.tiles),

@@ -3,14 +3,13 @@
 1. The words that options take.
 2. `parse_memory`, `parse_region`, `refuse_what_comes_later`: text to values.
 3. `choose_tiling`, `choose_levels`: options over what the model's card recommends.
-4. `plan`: tiles and batch that keep within `--memory`.
+4. `plan`: tiles that keep within `--memory`.
 
 All raise `BadUsage`, which ends the command with exit code 2.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import replace
 from enum import StrEnum
@@ -22,17 +21,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_unetpp.box import Box
+    from napari_unetpp.inference.backends import Backend
     from napari_unetpp.inference.tiles import Tiles
     from napari_unetpp.inference.tiling import Tiling
     from napari_unetpp.model.checkpoint import Model
     from napari_unetpp.model.spec import NetworkSpec
 
 _UNITS = {"": 1, "k": 1, "m": 2, "g": 3, "t": 4}
-# Float32 maps that a node costs: its output, what is concatenated for it, convolution buffers.
-# Peaks measured on a CPU lie between 2.9 (L4) and 4.6 (L1) of its output.
-_MAPS_A_NODE = 5
-BATCH = 4  # inputs in one pass; more are not faster on a CPU
-_SMALLER = (256, 192, 128, 96, 64, 48, 32, 16)  # inner edges of seamless tiles, to fit a memory
+_SMALLER = (1024, 512, 256, 192, 128, 96, 64, 48, 32, 16)  # inner edges of seamless tiles, to fit a memory
 
 
 class TilingKind(StrEnum):
@@ -104,12 +100,10 @@ def parse_region(text: str, axes: str, shape: Sequence[int]) -> Box:
     return Box(tuple(start), tuple(stop))
 
 
-def refuse_what_comes_later(cluster: str | None, precision: Precision) -> None:
-    """Say that an engine is not there yet, instead of ignoring the wish."""
+def refuse_what_comes_later(cluster: str | None) -> None:
+    """Say that something is not there yet, instead of ignoring the wish."""
     if cluster is not None:
         raise BadUsage("--cluster is not available yet; run without it, on this machine")
-    if precision not in (Precision.auto, Precision.fp32):
-        raise BadUsage(f"--precision {precision.value} is not available yet; use auto or fp32 (the same now)")
 
 
 def check_device(device: str) -> str:
@@ -171,38 +165,32 @@ def parse_levels(text: str, available: Sequence[int]) -> tuple[int, ...]:
     return tuple(dict.fromkeys(wanted))
 
 
-def voxel_bytes(spec: NetworkSpec, level: int) -> int:
-    """About how many bytes a forward pass to `level` holds per voxel of its input."""
-    maps: float = sum(spec.node_width(i, j) / 2 ** (spec.ndim * i) for i, j in spec.nodes if i + j <= level)
-    return math.ceil(4 * _MAPS_A_NODE * maps)
-
-
-def plan(
-    shape: Sequence[int], model: Model, tiling: Tiling, level: int | None, memory: int | None
-) -> tuple[Tiles, int]:
-    """Tiles of a stack, and how many inputs go through the network at once, within `memory` bytes.
+def plan(shape: Sequence[int], backend: Backend, tiling: Tiling, level: int | None, memory: int | None = None) -> Tiles:
+    """Tiles of a stack that a backend can predict within `memory` bytes.
 
     Seamless tiles whose size was left open become smaller where they must; their exact halo keeps
     the result the same.
     """
+    from napari_unetpp.inference.stages import BATCH, batch_size
     from napari_unetpp.inference.tiles import plan_tiles
     from napari_unetpp.inference.tiling import Overlap, Seamless
 
-    spec = model.spec
+    spec, memory = backend.spec, memory or backend.memory
     tiles = plan_tiles(shape, spec, tiling, level=level)
-    if memory is None:
-        return tiles, BATCH
-    per_voxel = voxel_bytes(spec, tiles.level)
-    if isinstance(tiling, Overlap):
-        voxels = tiling.patch**spec.ndim
-    else:
-        edges = [e for e in _SMALLER if e % spec.grid == 0] if tiling.inner is None else []
-        while (voxels := next(iter(tiles)).outer.size) * per_voxel > memory and edges:
+    edges = [e for e in _SMALLER if e % spec.grid == 0]
+    if isinstance(tiling, Overlap) or tiling.inner is not None:
+        edges = []
+    while True:
+        extent = tiles.input_extent
+        try:
+            backend.plan(tiles.level, extent, batch_size(BATCH, extent), 1, memory, threads=1)
+        except MemoryError as error:
+            if not edges:
+                raise BadUsage(
+                    f"--memory {memory / 2**20:.0f}MiB is too little: {error}; allow more, or use --tiling overlap "
+                    "with a small --patch"
+                ) from None
+            assert isinstance(tiling, Seamless)
             tiles = plan_tiles(shape, spec, Seamless(edges.pop(0), tiling.halo), level=level)
-    if voxels * per_voxel > memory:
-        raise BadUsage(
-            f"--memory {memory / 2**20:.0f}MiB is too little: one input of {voxels} voxels takes "
-            f"about {voxels * per_voxel / 2**20:.0f}MiB; allow more, or use --tiling overlap with "
-            "a small --patch"
-        )
-    return tiles, min(BATCH, memory // (voxels * per_voxel))
+        else:
+            return tiles

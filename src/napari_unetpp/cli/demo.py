@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from napari_unetpp.cli import _options as options
-from napari_unetpp.cli._job import Job, open_image, open_model, run, tell_end, write_labels
+from napari_unetpp.cli._job import Job, make_backend, open_image, open_model, run, tell_end, write_labels
 from napari_unetpp.cli._output import Output, reported
 from napari_unetpp.cli.score import of_store, report, score_source
 from napari_unetpp.model.zoo import DEFAULT_MODEL
@@ -41,9 +41,10 @@ def demo(
         labels = opened.enter_context(open_image(truth, None, None))
         model = open_model(DEFAULT_MODEL, device)
         tiling = options.choose_tiling(model, None, None, None, None)
-        tiles, batch = options.plan(stack.shape_predicted, model, tiling, None, None)
+        backend = make_backend(model, stack, "auto", say)
+        tiles = options.plan(stack.shape_predicted, backend, tiling, None)
         output.mkdir(exist_ok=True)
-        store, summary = run(Job(stack, model, tiles, output / "nuclei.ome.zarr", batch, overwrite=True), say)
+        store, summary = run(Job(stack, model, tiles, output / "nuclei.ome.zarr", backend, overwrite=True), say)
         tell_end(summary, say)
         rows = score_source(of_store(store, "all", labels), None, "background", 0.5, 2.0, say)
         scores = next(iter(rows.values()))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from napari_unetpp.cli import _options as options
-from napari_unetpp.cli._job import Job, open_image, open_model, run, select_channel
+from napari_unetpp.cli._job import Job, make_backend, open_image, open_model, run, select_channel
 from napari_unetpp.cli._output import BadUsage, Bar, Output, reported
 
 if TYPE_CHECKING:
@@ -85,11 +85,12 @@ def score(
             image = select_channel(image, channel, model)
             chosen = options.choose_tiling(model, tiling, patch, stride, aggregate)
             deepest = max(options.parse_levels(level, model.spec.heads))
-            tiles, batch = options.plan(image.shape_predicted, model, chosen, deepest, None)
+            backend = make_backend(model, image, "auto", say)
+            tiles = options.plan(image.shape_predicted, backend, chosen, deepest)
             _same_extent(image.shape_predicted, labels, files[1])  # before the work, not after it
             folder = opened.enter_context(TemporaryDirectory(prefix="napari-unetpp-"))
             output = Path(folder) / "score.ome.zarr"
-            store, _ = run(Job(image, model, tiles, output, batch), say)
+            store, _ = run(Job(image, model, tiles, output, backend), say)
             source = of_store(store, level, labels)
         else:
             source = _open_prediction(Path(files[0]), level, labels, opened)

@@ -12,6 +12,8 @@ from napari_unetpp.cli import _options as options
 from napari_unetpp.cli._job import (
     Job,
     check_labels_path,
+    choose_precision,
+    make_backend,
     open_image,
     open_model,
     run,
@@ -40,9 +42,13 @@ def segment(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     precision: Annotated[
-        options.Precision, typer.Option(help="auto or fp32; others come later.")
+        options.Precision,
+        typer.Option(help="auto is the fastest floating point of this machine; int8 is the fast mode of CPUs."),
     ] = options.Precision.auto,
-    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Bound of the network's memory, as 2GiB.")] = None,
+    memory: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Bound of the network's maps, as 2GiB.  [default: 256MiB on CPU]")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU.  [default: one a core]")] = None,
     region: Annotated[
         str | None,
         typer.Option(
@@ -66,7 +72,7 @@ def segment(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another run's predictions.")] = False,
 ) -> None:
     """Segment a stack at all levels. The same command again goes on where it was stopped."""
-    options.refuse_what_comes_later(cluster, precision)
+    options.refuse_what_comes_later(cluster)
     options.check_device(device)
     budget = options.parse_memory(memory) if memory is not None else None
     say = Output(as_json)
@@ -81,19 +87,15 @@ def segment(
 
             box = options.parse_region(region, image.axes_predicted, image.shape_predicted)
             image = cropped(image, box)
-        tiles, batch = options.plan(
-            image.shape_predicted,
-            network,
-            options.choose_tiling(network, tiling, patch, stride, aggregate),
-            level,
-            budget,
-        )
-        job = Job(image, network, tiles, output, batch, box, channel, overwrite)
+        chosen_tiling = options.choose_tiling(network, tiling, patch, stride, aggregate)
         if labels is not None:
             check_labels_path(labels, stack, output, overwrite)
+        backend = make_backend(network, image, choose_precision(output, precision.value, overwrite), say)
+        tiles = options.plan(image.shape_predicted, backend, chosen_tiling, level, budget)
+        job = Job(image, network, tiles, output, backend, box, channel, overwrite, budget, threads)
         store, summary = run(job, say)
         tell_end(summary, say)
         if labels is not None:
-            chosen = level or min(network.card.recommended_level, max(store.levels))
-            write_labels(store, labels, chosen, threshold, say)
+            shown = level or min(network.card.recommended_level, max(store.levels))
+            write_labels(store, labels, shown, threshold, say)
         say.event("result", **summary, labels=labels)

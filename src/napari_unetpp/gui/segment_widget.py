@@ -22,13 +22,13 @@ from napari_unetpp.gui.level_slider import bind_level_keys
 from napari_unetpp.gui.segment_form import SLICE, Choices
 from napari_unetpp.gui.segment_panel import SegmentPanel, duration, speed
 from napari_unetpp.gui.segmenting import Catalogue, Prepared, Request, look_around, segment
+from napari_unetpp.inference.events import TileDone, Waiting
 from napari_unetpp.model.zoo import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     import napari.viewer
     from qtpy.QtGui import QCloseEvent, QShowEvent
 
-    from napari_unetpp.inference.predict import TileDone
 
 log = logging.getLogger(__name__)
 
@@ -157,16 +157,18 @@ class SegmentWidget(SegmentPanel):
             folder=chosen.folder,
         )
 
-    def _on_event(self, event: Prepared | TileDone) -> None:
+    def _on_event(self, event: Prepared | TileDone | Waiting) -> None:
         if isinstance(event, Prepared):
             self._prepared = event
             self._show_prepared(event)
             self.show_progress(event.done, event.total)
-        else:
+        elif isinstance(event, TileDone):
             self._last = event
             self.show_progress(event.done, event.total, self._seconds_left())
             if not self._refresh.isActive():
                 self._refresh.start()
+        else:  # it only wants to be asked whether to go on
+            return
         if self.cancel_button.isEnabled():
             self.say(f"Segmenting: {event.done} of {event.total} tiles")
 
@@ -190,8 +192,8 @@ class SegmentWidget(SegmentPanel):
     def _on_cancelled(self) -> None:
         self._draw()
         self._stop_bar()
-        reached = self._last or self._prepared
-        where = f" after {reached.done} of {reached.total} tiles" if reached else ""
+        run = self._prepared
+        where = f" after {run.safe()} of {run.total} tiles" if run else ""
         self._enter("cancelled", f"Cancelled{where}. Run goes on from there.")
 
     def _on_failed(self, error: JobError) -> None:

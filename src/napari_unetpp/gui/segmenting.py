@@ -17,15 +17,17 @@ import itertools
 import re
 import shutil
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_unetpp.inference.events import TileDone, Waiting
+
 if TYPE_CHECKING:
     from napari_unetpp.box import Box
-    from napari_unetpp.inference.predict import TileDone
+    from napari_unetpp.inference.backends import Backend
     from napari_unetpp.inference.store import PredictionStore
     from napari_unetpp.inference.tiles import Tiles
     from napari_unetpp.model.card import Card
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
 # Everything that imports torch is imported inside the generators: they run in the worker.
 
-BATCH = 4  # images in one pass: more gain little, and Cancel waits for a pass
+HEARTBEAT = 0.1  # seconds after which Cancel is looked at, whatever the network is doing
 _written: set[Path] = set()  # stores of running jobs; another dock must not write to them
 
 
@@ -181,15 +183,19 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """The store of the run is open; `done` tiles of `total` are in it from an earlier run."""
+    """The store of the run is open; `done` tiles of `total` are in it from an earlier run.
+
+    `safe` counts them anew: when a run is stopped, some more may be safe than it had told.
+    """
 
     store: PredictionStore
     card: Card
     done: int
     total: int
+    safe: Callable[[], int]
 
 
-def segment(request: Request) -> Generator[Prepared | TileDone]:
+def segment(request: Request) -> Generator[Prepared | TileDone | Waiting]:
     """`Prepared`, then a `TileDone` for each tile that is safe on disk.
 
     With a region, `done` and `total` count the tiles of the region.
@@ -199,6 +205,7 @@ def segment(request: Request) -> Generator[Prepared | TileDone]:
     ValueError, OSError
         As `load_model`, `plan_tiles` and `predict_stack`; one line for the user.
     """
+    from napari_unetpp.inference.backends import prepare
     from napari_unetpp.inference.tiles import plan_tiles, tiling_from_card
     from napari_unetpp.model.checkpoint import load_model
 
@@ -215,35 +222,47 @@ def segment(request: Request) -> Generator[Prepared | TileDone]:
         level=request.level,
         visible=request.visible if planes else request.region,
     )
-    store = _open(request, model, tiles)
+    backend = prepare(model)
+    store = _open(request, model, tiles, backend.precision)
     _written.add(store.path)
     try:
-        yield from _fill(request, model, tiles, store)
+        yield from _fill(request, model, tiles, store, backend)
     finally:
         _written.discard(store.path)
 
 
-def _fill(request: Request, model: Model, tiles: Tiles, store: PredictionStore) -> Generator[Prepared | TileDone]:
+def _fill(
+    request: Request, model: Model, tiles: Tiles, store: PredictionStore, backend: Backend
+) -> Generator[Prepared | TileDone | Waiting]:
     from napari_unetpp.inference.predict import predict_stack
+    from napari_unetpp.inference.stages import BATCH
 
     wanted = set(_tiles_within(tiles, request.region))
     missing = {index for index in wanted if not store.is_done(tiles.tile(index))}
-    yield Prepared(store, model.card, len(wanted) - len(missing), len(wanted))
+    safe = partial(_count_done, store, tiles, wanted)
+    yield Prepared(store, model.card, safe(), len(wanted), safe)
     if not missing:
         return
     # A continued run must group its patches as its beginning did, to end in the same bytes.
     batch = int(store.record.get("batch", BATCH))
     if "batch" not in store.record:
         store.update_record({"batch": batch})
-    run = predict_stack(request.stack, model, tiles, store, batch=batch)
+    run = predict_stack(request.stack, model, tiles, store, batch=batch, backend=backend, heartbeat=HEARTBEAT)
     try:
         for event in run:
+            if not isinstance(event, TileDone):
+                yield event
+                continue
             missing.discard(event.tile.index)
             yield replace(event, done=len(wanted) - len(missing), total=len(wanted))
             if not missing:
                 return
     finally:
         run.close()
+
+
+def _count_done(store: PredictionStore, tiles: Tiles, wanted: set[tuple[int, ...]]) -> int:
+    return sum(store.is_done(tiles.tile(index)) for index in wanted)
 
 
 def _tiles_within(tiles: Tiles, region: Box | None) -> Iterator[tuple[int, ...]]:
@@ -259,7 +278,7 @@ def _tiles_within(tiles: Tiles, region: Box | None) -> Iterator[tuple[int, ...]]
     return itertools.product(*places)
 
 
-def _open(request: Request, model: Model, tiles: Tiles) -> PredictionStore:
+def _open(request: Request, model: Model, tiles: Tiles, precision: str) -> PredictionStore:
     """The store that this run may go on in, or a new one under the first free name."""
     from napari_unetpp.inference.runs import open_run
     from napari_unetpp.inference.store import StoreError
@@ -271,7 +290,7 @@ def _open(request: Request, model: Model, tiles: Tiles) -> PredictionStore:
         if path in _written:
             continue
         try:
-            return open_run(path, request.stack, model, tiles)
+            return open_run(path, request.stack, model, tiles, precision=precision)
         except StoreError:
             if not path.exists():  # then another name would not help
                 raise

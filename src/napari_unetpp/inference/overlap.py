@@ -1,7 +1,8 @@
 """Probabilities of overlapping patches, combined band by band.
 
-Decides, in this order: how bands follow each other (`predict_bands`), what a patch adds to the sums
-and with which weight. Per voxel v, over the patches P that hold it::
+Decides, in this order: which patches go through the network together (`PatchGroup`, `patch_groups`),
+how they are read (`PatchReader`), and how they are combined (`BandSums`). Per voxel v, over the
+patches P that hold it::
 
     mean      sum_P p_P(v) / sum_P 1
     vote      sum_P [P votes for the class] / sum_P 1        p >= 0.5, or the largest of several
@@ -17,6 +18,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,72 +33,140 @@ if TYPE_CHECKING:
     from napari_unetpp.inference.tiles import Tile, Tiles
 
 Read = Callable[[Box], NDArray[Any]]
-Run = Callable[[list[NDArray[Any]]], list[NDArray[np.float32]]]
+Corner = tuple[int, ...]
 
 # Standard deviation of the window as a part of the patch's edge, as MONAI and nnU-Net have it. At a
 # corner of a 3D patch the weight is 4e-11, which float32 still holds.
 SIGMA = 0.125
 
 
-def predict_bands(
-    tiles: Tiles, bands: Iterable[Tile], read: Read, run: Run, *, batch: int
-) -> Iterator[tuple[Tile, list[NDArray[np.float32]]]]:
-    """Each band with its probabilities (class, *inner.shape), one array a level.
+@dataclass(frozen=True, slots=True)
+class PatchGroup:
+    """Neighbouring patches of one row, which go through the network in one pass.
+
+    Parameters
+    ----------
+    band
+        The band that is being filled.
+    row
+        First voxel of the patches along the first spatial axis.
+    corners
+        Their first voxels along the other spatial axes; none where a band needs no further patch.
+    opens
+        The sums begin anew with this group; otherwise those of the band before are carried on.
+    closes
+        With this group the band is complete.
+    """
+
+    band: Tile
+    row: int
+    corners: tuple[Corner, ...]
+    opens: bool
+    closes: bool
+
+
+def patch_groups(tiles: Tiles, bands: Iterable[Tile], batch: int) -> Iterator[PatchGroup]:
+    """Groups of up to `batch` patches that fill the bands, one band after the other.
 
     Parameters
     ----------
     bands
         Those of `tiles` that are wanted, in any order; one that comes right after its neighbour
         shares the patches that touch both.
-    read
-        Raw voxels (channel, *box.shape) of a box in prediction axes.
-    run
-        Probabilities (batch, class, *patch), one array a level, of raw patches (channel, *patch).
-    batch
-        Patches in one pass.
     """
     if not isinstance(tiles.tiling, Overlap):
         raise TypeError(f"bands are made of patches; {tiles.tiling} has none")
-    lead, patch, aggregate = tiles.leading, tiles.tiling.patch, tiles.tiling.aggregate
-    extent = tiles.shape[lead:]
+    lead, patch = tiles.leading, tiles.tiling.patch
     row_starts, *other_starts = tiles.patch_starts
     corners = list(itertools.product(*other_starts))
-    groups = [corners[i : i + batch] for i in range(0, len(corners), batch)]
-    across = tuple(max(n, patch) for n in extent[1:])
-    line = _window(patch) if aggregate == "gaussian" else np.ones(patch, np.float32)
-    weights = [_coverage(n, s, line) for n, s in zip(extent, tiles.patch_starts, strict=True)]
-    window = _product([line] * len(extent))
-    sums: list[NDArray[np.float32]] = []
-    top, added = 0, -1  # first row of the sums, last row of patches in them
+    parts = [tuple(corners[i : i + batch]) for i in range(0, len(corners), batch)]
+    added = -1  # last row of patches in the sums
     neighbour: tuple[int, ...] = ()  # where the band starts that would follow
     for tile in bands:
         place, first, stop = tile.inner.start[:lead], tile.inner.start[lead], tile.inner.stop[lead]
-        rows = [s for s in row_starts if s < stop and s + patch > first]
-        shape = (min(rows[-1] + patch, extent[0]) - first, *extent[1:])
-        if neighbour == (*place, first):
-            sums = [_moved_up(level, first - top, shape) for level in sums]
-            rows = [s for s in rows if s > added]
-        else:
-            sums = []
-        top = first
-        for row in rows:
+        follows = neighbour == (*place, first)
+        rows = [s for s in row_starts if s < stop and s + patch > first and not (follows and s <= added)]
+        if not rows:  # the patches of the band before reach over all of this one
+            yield PatchGroup(tile, added, (), opens=False, closes=True)
+        for row, part in itertools.product(rows, parts):
+            opens = not follows and (row, part) == (rows[0], parts[0])
+            yield PatchGroup(tile, row, part, opens, closes=(row, part) == (rows[-1], parts[-1]))
+        added, neighbour = rows[-1] if rows else added, (*place, stop)
+
+
+class PatchReader:
+    """Raw patches of groups that come in order; each row of patches is read once.
+
+    Parameters
+    ----------
+    read
+        Raw voxels (channel, *box.shape) of a box in prediction axes.
+    """
+
+    def __init__(self, tiles: Tiles, read: Read) -> None:
+        assert isinstance(tiles.tiling, Overlap)
+        self._tiles, self._read, self._patch = tiles, read, tiles.tiling.patch
+        self._key: tuple[int, ...] = ()
+        self._row: NDArray[Any] = np.empty(0)
+
+    def patches(self, group: PatchGroup) -> list[NDArray[Any]]:
+        """One array (channel, *patch) for each corner of the group."""
+        if not group.corners:
+            return []
+        lead, patch = self._tiles.leading, self._patch
+        place = group.band.inner.start[:lead]
+        if self._key != (*place, group.row):
+            across = tuple(max(n, patch) for n in self._tiles.shape[lead + 1 :])
             after = tuple(i + 1 for i in place)
-            zeros = (0,) * len(across)
-            raw = read(Box((*place, row, *zeros), (*after, row + patch, *across)))
-            raw = raw.reshape(raw.shape[0], patch, *across)
-            for group in groups:
-                levels = run([_patch(raw, corner, patch) for corner in group])
-                sums = sums or [np.zeros((p.shape[1], *shape), np.float32) for p in levels]
-                for level, probabilities in zip(sums, levels, strict=True):
-                    voices = _contribution(probabilities, aggregate, window)
-                    for corner, voice in zip(group, voices, strict=True):
-                        _add(level, voice, (row - top, *corner))
-            added = row
-        neighbour = (*place, stop)
-        height = stop - first
-        total = _product([weights[0][first:stop], *weights[1:]])
-        inner = tile.inner.shape
-        yield tile, [(s[:, :height] / total).reshape(s.shape[0], *inner) for s in sums]
+            box = Box((*place, group.row, *(0,) * len(across)), (*after, group.row + patch, *across))
+            raw = self._read(box)
+            self._key, self._row = (*place, group.row), raw.reshape(raw.shape[0], patch, *across)
+        return [self._row[(slice(None), slice(None), *(slice(a, a + patch) for a in c))] for c in group.corners]
+
+
+class BandSums:
+    """Sums of the band that is being filled and of what lies right after it."""
+
+    def __init__(self, tiles: Tiles) -> None:
+        assert isinstance(tiles.tiling, Overlap)
+        self._lead, self._patch, self._aggregate = tiles.leading, tiles.tiling.patch, tiles.tiling.aggregate
+        self._extent = tiles.shape[tiles.leading :]
+        line = _window(self._patch) if self._aggregate == "gaussian" else np.ones(self._patch, np.float32)
+        self._weights = [_coverage(n, s, line) for n, s in zip(self._extent, tiles.patch_starts, strict=True)]
+        self._window = _product([line] * len(self._extent))
+        self._sums: list[NDArray[np.float32]] = []
+        self._band: Tile | None = None
+        self._top = 0  # first row of the sums
+
+    def add(self, group: PatchGroup, levels: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]] | None:
+        """Add a group's probabilities (batch, class, *patch), one array a level.
+
+        Returns
+        -------
+        list of ndarray or None
+            The band's probabilities (class, *band.inner.shape), one array a level, once it is complete.
+        """
+        first, stop = group.band.inner.start[self._lead], group.band.inner.stop[self._lead]
+        if group.opens:
+            self._sums = []
+        if group.band is not self._band:
+            self._sums = [_moved_up(s, first - self._top, self._shape(first, stop)) for s in self._sums]
+            self._band, self._top = group.band, first
+        shape = self._shape(first, stop)
+        self._sums = self._sums or [np.zeros((p.shape[1], *shape), np.float32) for p in levels]
+        for level, probabilities in zip(self._sums, levels, strict=bool(group.corners)):
+            voices = _contribution(probabilities, self._aggregate, self._window)
+            for corner, voice in zip(group.corners, voices, strict=True):
+                _add(level, voice, (group.row - self._top, *corner))
+        if not group.closes:
+            return None
+        total = _product([self._weights[0][first:stop], *self._weights[1:]])
+        inner = group.band.inner.shape
+        return [(s[:, : stop - first] / total).reshape(s.shape[0], *inner) for s in self._sums]
+
+    def _shape(self, first: int, stop: int) -> tuple[int, ...]:
+        """Extent of the sums of a band: its rows, and those that its last patches reach beyond."""
+        return (min(stop + self._patch, self._extent[0]) - first, *self._extent[1:])
 
 
 def _contribution(
@@ -121,10 +191,6 @@ def _add(sums: NDArray[np.float32], patch: NDArray[np.float32], corner: Sequence
         target.append(slice(max(start, 0), min(start + edge, extent)))
         source.append(slice(max(-start, 0), min(edge, extent - start)))
     sums[tuple(target)] += patch[tuple(source)]
-
-
-def _patch(row: NDArray[Any], corner: Sequence[int], edge: int) -> NDArray[Any]:
-    return row[(slice(None), slice(None), *(slice(a, a + edge) for a in corner))]
 
 
 def _moved_up(sums: NDArray[np.float32], rows: int, shape: tuple[int, ...]) -> NDArray[np.float32]:

@@ -31,10 +31,12 @@ _WORDS = {"model_sha256": "model", "stack_sample": "image", "shape": "image shap
 _SAMPLE_EDGE = 256  # voxels; three such squares tell images apart and take no time to read
 
 
-def make_record(stack: Stack, model: Model, tiles: Tiles, scaling: Scaling, command: str = "") -> dict[str, Any]:
+def make_record(
+    stack: Stack, model: Model, tiles: Tiles, scaling: Scaling, command: str = "", precision: str = "fp32"
+) -> dict[str, Any]:
     """JSON-able record of a run: everything that decides its voxels, and where they came from.
 
-    ``model_sha256``, ``tiling``, ``levels``, ``shape`` and ``stack_sample`` decide whether another
+    ``model_sha256``, ``tiling``, ``levels``, ``shape``, ``precision`` and ``stack_sample`` decide whether another
     run may go on where this one stopped. The last is a hash of a few voxels instead of a name, so
     that a moved file and the layer it was opened as stay the same image.
     """
@@ -46,6 +48,7 @@ def make_record(stack: Stack, model: Model, tiles: Tiles, scaling: Scaling, comm
         "tiling": tiles.describe(),
         "levels": model.spec.heads_up_to(tiles.level),
         "shape": tiles.shape,
+        "precision": precision,
         "stack": {
             "name": stack.name,
             "axes": stack.axes,
@@ -69,6 +72,7 @@ def open_run(
     *,
     overwrite: bool = False,
     command: str = "",
+    precision: str = "fp32",
 ) -> PredictionStore:
     """The store for a run: a new one, or the one that an interrupted run left at `path`.
 
@@ -78,6 +82,8 @@ def open_run(
         Begin anew, replacing the store at `path`.
     command
         Command line that does the same, for the record.
+    precision
+        In which the network computes (`Backend.precision`).
 
     Raises
     ------
@@ -92,7 +98,7 @@ def open_run(
     path = Path(path)
     if os.path.lexists(path) and not overwrite:
         store = open_store(path, "r+")
-        join_run(store, stack, model, tiles, command=command)
+        join_run(store, stack, model, tiles, command=command, precision=precision)
         return store
     return create_store(
         path,
@@ -102,12 +108,14 @@ def open_run(
         classes=[c.name for c in model.classes],
         chunks=tiles.chunks,
         grid=tiles.grid,
-        record=make_record(stack, model, tiles, measure_stack(stack, model), command),
+        record=make_record(stack, model, tiles, measure_stack(stack, model), command, precision),
         overwrite=overwrite,
     )
 
 
-def join_run(store: PredictionStore, stack: Stack, model: Model, tiles: Tiles, *, command: str = "") -> Scaling:
+def join_run(
+    store: PredictionStore, stack: Stack, model: Model, tiles: Tiles, *, command: str = "", precision: str = "fp32"
+) -> Scaling:
     """The scaling with which a run fills a store; its record is written where there is none yet.
 
     A continued run takes the numbers that its beginning measured.
@@ -123,7 +131,7 @@ def join_run(store: PredictionStore, stack: Stack, model: Model, tiles: Tiles, *
             f"{stack.shape_predicted}; plan them with stack.shape_predicted"
         )
     scaling = _stored_scaling(store) or measure_stack(stack, model)
-    record = make_record(stack, model, tiles, scaling, command)
+    record = make_record(stack, model, tiles, scaling, command, precision)
     if "model_sha256" in store.record:
         _refuse_other_run(store, record)
     mine = (store.shape, store.axes, store.levels, len(store.classes))

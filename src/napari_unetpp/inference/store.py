@@ -59,7 +59,8 @@ __all__ = ["DECIDING", "PredictionStore", "StoreError", "create_store", "open_st
 
 FORMAT = 1
 # What decides the voxels of a run: a run may continue one in which all of these are the same.
-DECIDING = ("model_sha256", "tiling", "levels", "shape", "stack_sample")
+DECIDING = ("model_sha256", "tiling", "levels", "shape", "precision", "stack_sample")
+_BEFORE = {"precision": "fp32"}  # of records that were written before there was a choice
 _CHUNK = 512  # chunk edge in the plane where no plan of tiles says better
 
 
@@ -183,7 +184,8 @@ class PredictionStore:
 
     def matches(self, record: Mapping[str, Any]) -> list[str]:
         """Deciding keys (`DECIDING`) in which the store's record differs from `record`."""
-        return [key for key in DECIDING if self.record.get(key) != record.get(key)]
+        mine, other = {**_BEFORE, **self.record}, {**_BEFORE, **record}
+        return [key for key in DECIDING if mine.get(key) != other.get(key)]
 
     def update_record(self, values: Mapping[str, Any]) -> None:
         """Add JSON-able values to the record, on disk as well."""

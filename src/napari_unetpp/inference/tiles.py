@@ -18,9 +18,10 @@ inner boxes hold every voxel of the stack exactly once::
     +----------------------------------+        |       +-------+                                |
                                                 +------------------------------------------------+
 
-At the border of the stack a seamless outer box is moved inwards instead of cut, so all have one
-shape. Inner, halo and therefore outer boxes begin on the grid of 2**depth voxels on which the
-network pools; only then does a tile see the very same pooling windows as the whole image does.
+At the border of the stack a seamless outer box ends where a pass over the whole image ends: a plane
+that fits one tile has no halo at all. Inner, halo and therefore outer boxes begin on the grid of
+2**depth voxels on which the network pools; only then does a tile see the very same pooling windows
+as the whole image does.
 
 Everything is in prediction axes (t z y x without channels). Leading axes are those that the
 network does not convolve: t and z for a 2D network, t for a 3D one. A tile has extent 1 there.
@@ -59,6 +60,7 @@ Spans = tuple[tuple[int, int], ...]  # half-open (start, stop) along one axis, a
 
 BAND_ROWS = {2: 96, 3: 32}  # about so many rows a done unit; accumulators hold this plus one patch
 CHUNK = {2: 512, 3: 128}  # longest chunk edge across a band
+LONGEST_CHUNK = 1024  # of a seamless tile
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,13 @@ class Tiles:
         outer = [spans[i] for spans, i in zip(self.outer_spans, index, strict=True)]
         return Tile(tuple(index), _box(inner), _box(outer))
 
+    @property
+    def input_extent(self) -> tuple[int, ...]:
+        """Spatial extent of what goes through the network at once: a patch, or the largest outer box."""
+        if isinstance(self.tiling, Overlap):
+            return (self.tiling.patch,) * (len(self.shape) - self.leading)
+        return tuple(max(b - a for a, b in spans) for spans in self.outer_spans[self.leading :])
+
     def number(self, index: Sequence[int]) -> int:
         """Place of a grid position in the order of the axes, whatever is visible."""
         return int(np.ravel_multi_index(tuple(index), self.grid))
@@ -152,10 +161,10 @@ def plan_tiles(
     >>> len(tiles), tiles.grid, tiles.chunks
     (36, (3, 3, 4), (1, 16, 16))
     >>> tile = tiles.tile((0, 0, 1))
-    >>> tile.inner, tile.outer  # at the top border the outer box is moved inwards, not cut
-    (Box(start=(0, 0, 16), stop=(1, 16, 32)), Box(start=(0, 0, 8), stop=(1, 32, 40)))
+    >>> tile.inner, tile.outer  # no halo beyond the top border
+    (Box(start=(0, 0, 16), stop=(1, 16, 32)), Box(start=(0, 0, 8), stop=(1, 24, 40)))
     >>> tiles.tile((0, 2, 3)).outer  # mirrored at the far end, up to the next multiple of 4
-    Box(start=(0, 8, 24), stop=(1, 40, 56))
+    Box(start=(0, 24, 40), stop=(1, 40, 56))
     >>> plan_tiles((512, 512), spec, Overlap(96, 48)).patch_starts[1]
     (0, 48, 96, 144, 192, 240, 288, 336, 384, 416)
 
@@ -192,12 +201,14 @@ def plan_tiles(
         rows = rows if spec.ndim == 2 else _divisor(rows, BAND_ROWS[3])
         chunks = (rows, *(min(n, CHUNK[spec.ndim]) for n in across))
     else:
-        tiling = resolve_seamless(tiling, spec, deepest)
+        tiling = resolve_seamless(tiling, spec, deepest, spatial)
         edge, halo = int(tiling.inner or 0), int(tiling.halo)
         starts = ()
         inner = tuple(_cut(n, edge) for n in spatial)
-        outer = tuple(_moved_inwards(n, edge, halo, spec.grid) for n in spatial)
-        chunks = tuple(min(n, edge) for n in spatial)
+        outer = tuple(_with_halo(n, edge, halo, spec.grid) for n in spatial)
+        # A viewer reads chunks, so those of a large tile are smaller than the tile.
+        part = edge // 2 if edge > LONGEST_CHUNK and edge % 2 == 0 else edge
+        chunks = tuple(min(n, part) for n in spatial)
     return Tiles(
         shape=shape,
         tiling=tiling,
@@ -228,16 +239,14 @@ def _cut(extent: int, step: int) -> Spans:
     return tuple((a, min(a + step, extent)) for a in range(0, extent, step))
 
 
-def _moved_inwards(extent: int, inner: int, halo: int, grid: int) -> Spans:
-    """Outer spans of one shape that never reach past what a whole-image pass would see.
+def _with_halo(extent: int, inner: int, halo: int, grid: int) -> Spans:
+    """Outer spans that never reach past what a whole-image pass would see.
 
     There the extent is mirrored up to a multiple of `grid` and lies in zero padding. An outer box
     that ended elsewhere would put a border of zeros where the whole image has none, or the reverse.
     """
     padded = round_up(extent, grid)
-    length = min(inner + 2 * halo, padded)
-    starts = (min(max(a - halo, 0), padded - length) for a in range(0, extent, inner))
-    return tuple((a, a + length) for a in starts)
+    return tuple((max(a - halo, 0), min(round_up(b, grid) + halo, padded)) for a, b in _cut(extent, inner))
 
 
 def _patch_starts(extent: int, patch: int, stride: int) -> tuple[int, ...]:

@@ -6,11 +6,12 @@ model's card or a store's record, and which numbers a network allows. `tiles.py`
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from napari_unetpp.model.spec import NetworkSpec
 
@@ -46,7 +47,7 @@ class Seamless:
     Parameters
     ----------
     inner
-        Edge of the inner boxes, a multiple of 2**depth. None chooses by dimensions and halo.
+        Edge of the inner boxes, a multiple of 2**depth. None chooses by the stack's extent and the halo.
     halo
         ``"exact"``: the receptive radius, so that the result equals one pass over the whole image.
         ``"fast"``: 16 voxels. Or a number, a multiple of 2**depth.
@@ -87,11 +88,12 @@ def tiling_from_card(card: Mapping[str, Any]) -> Tiling:
     return kinds[kind](**values)
 
 
-# A 512^2 inner box with the exact halo of a four-level network reads twice what it writes and takes
-# about 3 s on two CPU cores (cancel waits for it). With a short halo 256 wastes little, and stays
-# below the tensor size from where the allocator's page faults cost 20 to 50 %. In 3D the memory
-# of 64 + 2 * halo is what binds.
-INNER_2D_EXACT, INNER_2D_FAST, INNER_3D = 512, 256, 64
+# Edges of seamless tiles in 2D, the smallest first that reads at most this much more than it writes.
+# A pass goes band by band, so a large tile costs no memory; but Cancel loses it, and nothing of it is
+# seen before it is done.
+INNER_2D = (512, 1024, 2048)
+READ_AT_MOST = 1.25
+INNER_3D = 64  # there the memory of 64 + 2 * halo is what binds
 FAST_HALO = 16  # as good labels as any longer one (measured), though not equal to the whole image
 
 
@@ -107,8 +109,8 @@ def check_overlap(tiling: Overlap, grid: int) -> None:
         )
 
 
-def resolve_seamless(tiling: Seamless, spec: NetworkSpec, level: int) -> Seamless:
-    """The tiling with its words replaced by numbers of voxels.
+def resolve_seamless(tiling: Seamless, spec: NetworkSpec, level: int, spatial: Sequence[int]) -> Seamless:
+    """The tiling with its words replaced by numbers of voxels, for a stack of that spatial extent.
 
     Raises
     ------
@@ -130,10 +132,24 @@ def resolve_seamless(tiling: Seamless, spec: NetworkSpec, level: int) -> Seamles
     _check_multiple("halo", halo, spec.grid, at_least=0)
     inner = tiling.inner
     if inner is None:
-        short = INNER_2D_FAST if halo <= 2 * FAST_HALO else INNER_2D_EXACT
-        inner = round_up(short if spec.ndim == 2 else INNER_3D, spec.grid)
+        inner = _choose_inner(spec, int(halo), spatial)
     _check_multiple("inner", inner, spec.grid, at_least=spec.grid)
     return replace(tiling, inner=inner, halo=halo)
+
+
+def _choose_inner(spec: NetworkSpec, halo: int, spatial: Sequence[int]) -> int:
+    if spec.ndim == 3:
+        return round_up(INNER_3D, spec.grid)
+    for edge in (round_up(e, spec.grid) for e in INNER_2D):
+        read = math.prod(_read_of_line(n, edge, halo) for n in spatial)
+        if read <= READ_AT_MOST * math.prod(spatial):
+            break
+    return edge
+
+
+def _read_of_line(extent: int, inner: int, halo: int) -> int:
+    """Voxels that the tiles along one axis read, all together."""
+    return sum(min(a + inner + halo, extent) - max(a - halo, 0) for a in range(0, extent, inner))
 
 
 def _check_multiple(name: str, value: int, grid: int, *, at_least: int) -> None:

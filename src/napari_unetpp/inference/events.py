@@ -1,0 +1,33 @@
+"""What a run tells while it goes on; light, so that a window may know it before torch is there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from napari_unetpp.inference.tiles import Tile
+
+
+@dataclass(frozen=True, slots=True)
+class TileDone:
+    """A tile is safe on disk, at all levels.
+
+    Parameters
+    ----------
+    done, total
+        Tiles that are safe by now, those of earlier runs among them, of how many.
+    seconds, voxels
+        Time since this run began, and voxels that it has made safe since: their ratio is its speed.
+    """
+
+    tile: Tile
+    done: int
+    total: int
+    seconds: float
+    voxels: int
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Nothing was finished for a heartbeat; whoever iterates may stop here."""

@@ -1,0 +1,293 @@
+"""The layers of a network, prepared for one device and one precision.
+
+Decides, in this order: what a prepared network offers (`Layers`), how a network becomes bare
+convolutions (`fold_network`: batch normalisation is folded into the weights), how torch runs them
+(`TorchLayers`), and one pass over a whole image (`add_diagonal`, `whole_pass`).
+
+On a CPU a convolution of a 2D network goes to oneDNN with weights that were brought into its own
+order once, and with its ReLU in the same call; torch offers that only as an operator of its
+compiler, so the first call proves it, and F.conv2d stands in where it is missing.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from napari_unetpp.model.unetpp import pad_to_grid
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_unetpp.model.spec import NetworkSpec
+    from napari_unetpp.model.unetpp import Nodes, UNetPlusPlus
+
+log = logging.getLogger(__name__)
+
+_CONVOLVE: dict[int, Callable[..., Tensor]] = {2: F.conv2d, 3: F.conv3d}
+LAST: dict[int, torch.memory_format] = {2: torch.channels_last, 3: torch.channels_last_3d}
+
+
+class Unit(Protocol):
+    """One convolution with what belongs to it.
+
+    Attributes
+    ----------
+    reach
+        Rows at either side that an output row looks at.
+    before
+        What is done to the input first, voxel by voxel (pre-activation), or None.
+    """
+
+    reach: int
+    before: Callable[[Tensor], Tensor] | None
+
+    def __call__(self, x: Tensor, *, context: bool = False) -> Tensor:
+        """The rows of x convolved; with `context`, x has `reach` more rows at either end for it."""
+        ...
+
+
+class Layers(Protocol):
+    """A prepared network: all that a pass needs, whole or band by band."""
+
+    spec: NetworkSpec
+    item: int  # bytes of an element of a map
+
+    def enter(self, image: Tensor) -> Tensor:
+        """The image (batch, channel, [z,] y, x) float32 as the first convolution takes it."""
+        ...
+
+    def node(self, i: int, j: int) -> tuple[Unit, Unit]: ...
+
+    def head(self, d: int) -> Unit:
+        """Unit that gives the logits of level d."""
+        ...
+
+    def pool(self, x: Tensor) -> Tensor: ...
+
+    def up(self, i: int, j: int, x: Tensor) -> Tensor:
+        """X^{i+1,j-1} up-sampled for X^{i,j}."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Convolution:
+    """A convolution without anything but numbers, float64.
+
+    Parameters
+    ----------
+    before
+        Gain and offset per channel of a normalisation in front, followed by a ReLU, or None.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    relu: bool
+    before: tuple[Tensor, Tensor] | None = None
+
+
+def fold_network(network: UNetPlusPlus) -> dict[str, tuple[Convolution, ...]]:
+    """Convolutions of every node ("i_j") and of every head ("head_d").
+
+    Folding is done in float64, so it changes no more than the last bit of a float32.
+    """
+    folded: dict[str, tuple[Convolution, ...]] = {}
+    for key, node in network.nodes.items():
+        layers = list(node.children())  # two blocks of the same kind
+        half = len(layers) // 2
+        folded[key] = (_fold(layers[:half]), _fold(layers[half:]))
+    for level, head in network.heads.items():
+        folded[f"head_{level}"] = (_fold(list(head.children()) or [head]),)
+    return folded
+
+
+def _fold(block: list[nn.Module]) -> Convolution:
+    """A block of one convolution and what surrounds it; dropout does nothing in evaluation."""
+    conv: Any = next(layer for layer in block if isinstance(layer, nn.Conv2d | nn.Conv3d))
+    norm = next((layer for layer in block if _is_norm(layer)), None)
+    relu = any(isinstance(layer, nn.ReLU) for layer in block)
+    weight = conv.weight.detach().double().cpu()
+    bias = weight.new_zeros(len(weight)) if conv.bias is None else conv.bias.detach().double().cpu()
+    if norm is None:
+        return Convolution(weight, bias, relu)
+    gain, offset = _affine(norm)
+    if norm is block[0]:  # in front: zeros beyond the border are zeros behind it, so it cannot be folded
+        return Convolution(weight, bias, relu=False, before=(gain, offset))
+    weight = weight * gain.reshape(-1, *(1,) * (weight.ndim - 1))
+    return Convolution(weight, bias * gain + offset, relu)
+
+
+def _is_norm(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.BatchNorm2d | nn.BatchNorm3d)
+
+
+def _affine(norm: Any) -> tuple[Tensor, Tensor]:
+    """Gain and offset per channel of a batch normalisation in evaluation."""
+    gain = norm.weight.detach().double().cpu() / torch.sqrt(norm.running_var.double().cpu() + norm.eps)
+    return gain, norm.bias.detach().double().cpu() - norm.running_mean.double().cpu() * gain
+
+
+class TorchLayers:
+    """A network in floating point on any device of torch.
+
+    Parameters
+    ----------
+    network
+        Its weights are copied, so that training may go on while this runs.
+    """
+
+    def __init__(self, network: UNetPlusPlus, device: torch.device, dtype: torch.dtype) -> None:
+        self.spec = network.spec
+        self.device, self.dtype, self.item = device, dtype, dtype.itemsize
+        self._pool = F.max_pool2d if self.spec.ndim == 2 else F.max_pool3d
+        self._units = {
+            key: tuple(make_unit(c, self.spec.ndim, device, dtype) for c in convolutions)
+            for key, convolutions in fold_network(network).items()
+        }
+        self._ups = {
+            key: copy.deepcopy(up).to(device, dtype).eval().requires_grad_(False) for key, up in network.ups.items()
+        }
+
+    def enter(self, image: Tensor) -> Tensor:
+        return image.to(self.device, self.dtype, non_blocking=True).contiguous(memory_format=LAST[self.spec.ndim])
+
+    def node(self, i: int, j: int) -> tuple[Unit, Unit]:
+        first, second = self._units[f"{i}_{j}"]
+        return first, second
+
+    def head(self, d: int) -> Unit:
+        return self._units[f"head_{d}"][0]
+
+    def pool(self, x: Tensor) -> Tensor:
+        return self._pool(x, 2)
+
+    def up(self, i: int, j: int, x: Tensor) -> Tensor:
+        up: Tensor = self._ups[f"{i}_{j}"](x)
+        return up
+
+
+def make_unit(convolution: Convolution, ndim: int, device: torch.device, dtype: torch.dtype) -> Unit:
+    """The fastest way that works here to run a convolution."""
+    if device.type == "cpu" and ndim == 2 and dtype is not torch.float64 and _has_packed(dtype):
+        return _PackedUnit(convolution, dtype)
+    return _PlainUnit(convolution, ndim, device, dtype)
+
+
+class _PlainUnit:
+    """A convolution by torch's own functions, on any device."""
+
+    def __init__(self, convolution: Convolution, ndim: int, device: torch.device, dtype: torch.dtype) -> None:
+        self.reach = convolution.weight.shape[-1] // 2
+        self._convolve = _CONVOLVE[ndim]
+        self._weight = convolution.weight.to(device, dtype).contiguous(memory_format=LAST[ndim])
+        self._bias = convolution.bias.to(device, dtype)
+        self._relu = convolution.relu
+        self._around = (self.reach,) * ndim
+        self._across = (0, *self._around[1:])
+        self.before = _affine_relu(convolution, ndim, device, dtype)
+
+    def __call__(self, x: Tensor, *, context: bool = False) -> Tensor:
+        y = self._convolve(x, self._weight, self._bias, padding=self._across if context else self._around)
+        return y.relu_() if self._relu else y
+
+
+class _PackedUnit:
+    """A 2D convolution by oneDNN, its weights packed once and its ReLU in the same pass."""
+
+    def __init__(self, convolution: Convolution, dtype: torch.dtype) -> None:
+        weight = convolution.weight.to(dtype)
+        self.reach = weight.shape[-1] // 2
+        size = [1, weight.shape[1], 64, 64]  # oneDNN asks for one; any other works with what it packs
+        around, one = [self.reach] * 2, [1, 1]
+        self._weight = torch.ops.mkldnn._reorder_convolution_weight(weight, around, one, one, 1, size)
+        self._bias = convolution.bias.to(dtype)
+        self._then = "relu" if convolution.relu else "none"
+        self._around, self._across = around, [0, self.reach]
+        self.before = _affine_relu(convolution, 2, torch.device("cpu"), dtype)
+
+    def __call__(self, x: Tensor, *, context: bool = False) -> Tensor:
+        padding, one = self._across if context else self._around, (1, 1)
+        y: Tensor = torch.ops.mkldnn._convolution_pointwise(
+            x, self._weight, self._bias, padding, one, one, 1, self._then, [], ""
+        )
+        return y
+
+
+def _affine_relu(
+    convolution: Convolution, ndim: int, device: torch.device, dtype: torch.dtype
+) -> Callable[[Tensor], Tensor] | None:
+    if convolution.before is None:
+        return None
+    gain, offset = (t.to(device, dtype).reshape(1, -1, *(1,) * ndim) for t in convolution.before)
+    return lambda x: torch.addcmul(offset, x, gain).relu_()
+
+
+_packed: dict[torch.dtype, bool] = {}
+
+
+def _has_packed(dtype: torch.dtype) -> bool:
+    """Whether oneDNN's packed convolution exists here and agrees with torch's own."""
+    if dtype not in _packed:
+        _packed[dtype] = False  # also while it is tried: make_unit must not come back here
+        generator = torch.Generator().manual_seed(0)
+        weight, bias = (torch.randn(s, generator=generator) for s in ((4, 3, 3, 3), (4,)))
+        image = torch.randn((1, 3, 9, 10), generator=generator).to(dtype).contiguous(memory_format=LAST[2])
+        convolution = Convolution(weight, bias, relu=True)
+        try:
+            with torch.inference_mode():
+                packed = _PackedUnit(convolution, dtype)(image).float()
+                plain = _PlainUnit(convolution, 2, torch.device("cpu"), dtype)(image).float()
+            tolerance = 1e-4 if dtype is torch.float32 else 0.1
+            _packed[dtype] = torch.allclose(packed, plain, atol=tolerance, rtol=tolerance)
+        except (RuntimeError, AttributeError, TypeError) as error:
+            log.info("oneDNN's packed convolution is not used: %s", str(error).partition("\n")[0])
+    return _packed[dtype]
+
+
+def add_diagonal(layers: Layers, nodes: Nodes, image: Tensor, d: int) -> None:
+    """Compute the nodes with i + j = d into `nodes`, which holds all earlier diagonals.
+
+    Parameters
+    ----------
+    image
+        What `Layers.enter` gave, a multiple of the grid in extent.
+    """
+    spec = layers.spec
+    for i, j in spec.nodes:
+        if i + j != d:
+            continue
+        if j == 0:
+            x = image if i == 0 else layers.pool(nodes[i - 1, 0])
+        else:
+            skips = [nodes[node] for node in spec.same_row(i, j)]
+            up = layers.up(i, j, nodes[i + 1, j - 1])
+            x = torch.cat([up, *skips] if spec.concatenation == "up-first" else [*skips, up], dim=1)
+        for unit in layers.node(i, j):
+            x = unit(x if unit.before is None else unit.before(x))
+        nodes[i, j] = x
+
+
+def head_logits(layers: Layers, nodes: Nodes, d: int) -> Tensor:
+    """Logits of level d out of X^{0,d}, over the padded extent."""
+    unit, x = layers.head(d), nodes[0, d]
+    return unit(x if unit.before is None else unit.before(x))
+
+
+def whole_pass(layers: Layers, image: Tensor, level: int | None = None) -> list[Tensor]:
+    """Logits (batch, class, [z,] y, x) of L1..`level` from one pass; the image may be of any extent."""
+    heads = layers.spec.heads_up_to(level)
+    entered = layers.enter(pad_to_grid(image, layers.spec.grid))
+    crop = (slice(None), slice(None), *(slice(n) for n in image.shape[2:]))
+    nodes: Nodes = {}
+    logits = []
+    for d in range(heads[-1] + 1):
+        add_diagonal(layers, nodes, entered, d)
+        if d in heads:
+            logits.append(head_logits(layers, nodes, d)[crop])
+    return logits

@@ -1,0 +1,169 @@
+"""Reading, computing and writing at the same time, in order and within bounds.
+
+Decides, in this order: when workers stop or step back (`Pace`), and how a list of jobs runs through
+three stages (`run_pipeline`)::
+
+    jobs ──> read ──────> compute ────────────> collect ──> results, in the order of the jobs
+             one thread   `workers` threads,    one thread
+                          each with its share
+                          of torch's threads
+
+At most `ahead` jobs are between the first and the last stage, so memory is bounded however long the
+list is and however slow the disk. Several workers of one thread each beat one worker of many: no
+layer is too small for them, and nothing waits for the slowest part of each layer.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotYet
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+Job = TypeVar("Job")
+Raw = TypeVar("Raw")
+Computed = TypeVar("Computed")
+Result = TypeVar("Result")
+
+_BREATH = 0.005  # seconds between two looks of a worker that has stepped back
+
+
+class Stopped(Exception):
+    """The run was told to stop."""
+
+
+class Pace:
+    """How the workers of one run are stopped, and made to leave a core to someone who interacts.
+
+    Any thread may call `stop` and `hold`; workers call `checkpoint` between two bands of rows.
+    """
+
+    def __init__(self) -> None:
+        self._stopped = threading.Event()
+        self._held_until = 0.0
+        self._first = threading.local()
+
+    def stop(self) -> None:
+        """Make every worker end at its next checkpoint."""
+        self._stopped.set()
+
+    def hold(self, seconds: float) -> None:
+        """Leave all work to one worker for so long, counted from now."""
+        self._held_until = time.monotonic() + seconds
+
+    @property
+    def held(self) -> bool:
+        return time.monotonic() < self._held_until
+
+    def checkpoint(self) -> None:
+        """Return when there is time to go on.
+
+        Raises
+        ------
+        Stopped
+            Where the run was told to stop.
+        """
+        while not self._stopped.is_set() and self.held and not getattr(self._first, "yes", True):
+            time.sleep(_BREATH)
+        if self._stopped.is_set():
+            raise Stopped
+
+    def enter(self, number: int) -> None:
+        """Tell which worker the calling thread is; number 0 never steps back."""
+        self._first.yes = number == 0
+
+
+def run_pipeline(
+    jobs: Iterable[Job],
+    read: Callable[[Job], Raw],
+    compute: Callable[[Raw], Computed],
+    collect: Callable[[Job, Computed], Result],
+    *,
+    workers: int = 1,
+    threads: int | None = None,
+    ahead: int | None = None,
+    pace: Pace | None = None,
+    heartbeat: float | None = None,
+) -> Iterator[Result | None]:
+    """What `collect` gave for each job, in order. Closing this waits for what is running, and stops it.
+
+    Parameters
+    ----------
+    read, collect
+        Each is called by one thread of its own, in the order of the jobs.
+    compute
+        Called by `workers` threads.
+    threads
+        Of torch, for all workers together; None is `torch.get_num_threads()`.
+    ahead
+        Most jobs that are read and not collected yet; None is one more than there are workers.
+    heartbeat
+        Give None whenever no job was finished for so many seconds, so that the caller may stop.
+    """
+    pace = pace or Pace()
+    ahead = ahead or workers + 1
+    reader, writer = ThreadPoolExecutor(1, "read"), ThreadPoolExecutor(1, "write")
+    pool = _Workers(workers, threads, pace)
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for job in jobs:
+            while len(waiting) >= ahead:
+                yield from _next(waiting, heartbeat)
+            raw = reader.submit(read, job)
+            computed = pool.executor.submit(_after, raw, compute)
+            waiting.append(writer.submit(_after, computed, partial(collect, job)))
+            del raw, computed  # they hold the big arrays of their stage
+        while waiting:
+            yield from _next(waiting, heartbeat)
+    finally:
+        pace.stop()
+        for executor in (reader, pool.executor, writer):
+            executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _after(earlier: Future[Raw], work: Callable[[Raw], Computed]) -> Computed:
+    return work(earlier.result())
+
+
+def _next(waiting: deque[Future[Result]], heartbeat: float | None) -> Iterator[Result | None]:
+    while True:
+        try:
+            result = waiting[0].result(heartbeat)
+        except NotYet:
+            if waiting[0].done():  # a TimeoutError of the work itself
+                raise
+            yield None
+            continue
+        waiting.popleft()
+        yield result
+        return
+
+
+class _Workers:
+    """Threads that share torch's threads among them."""
+
+    def __init__(self, workers: int, threads: int | None, pace: Pace) -> None:
+        before = torch.get_num_threads()
+        each = max(1, (threads or before) // workers)
+        everybody = threading.Barrier(workers + 1)
+        numbers = iter(range(workers))
+
+        def begin() -> None:
+            pace.enter(next(numbers))
+            torch.get_num_threads()  # or torch would set the number anew at the first parallel loop
+            torch.set_num_threads(each)  # of the calling thread, and of those that come later
+            everybody.wait()
+
+        self.executor = ThreadPoolExecutor(workers, "compute", initializer=begin)
+        for _ in range(workers):
+            self.executor.submit(int)
+        everybody.wait()
+        torch.set_num_threads(before)  # later threads of this process shall not be poor

@@ -1,0 +1,255 @@
+"""What is read, computed and collected at once, for either way to tile.
+
+Decides, in this order: what a run consists of (`Run`, `run_stages`), the stages of seamless tiles
+(`_SeamlessStages`) and those of overlapping patches (`_OverlapStages`). `pipeline.py` runs them
+beside each other.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+
+from napari_unetpp.inference.inputs import network_input, read_raw
+from napari_unetpp.inference.overlap import BandSums, PatchGroup, PatchReader, patch_groups
+from napari_unetpp.inference.pipeline import Pace, run_pipeline
+from napari_unetpp.inference.tiling import Overlap
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from napari_unetpp.inference.backends import Backend, Work
+    from napari_unetpp.inference.tiles import Tile, Tiles
+    from napari_unetpp.model.checkpoint import Model
+    from napari_unetpp.model.intensity import Scaling
+    from napari_unetpp.stacks import Stack
+
+Result = TypeVar("Result")
+Parts = list[tuple["Tile", dict[int, "NDArray[Any]"]]]
+
+BATCH = 4  # inputs in one pass: more gain nothing on a CPU
+# Voxels in one pass over whole images. A network of widths 32..512 holds about 2.8 kB of float32
+# features a voxel, so this is some 0.4 GB; larger images go one at a time, and band by band.
+FORWARD_VOXELS = 2**17
+
+
+def batch_size(wanted: int, extent: Sequence[int]) -> int:
+    """Images of that spatial extent in one pass: `wanted`, or as many as are worth it.
+
+    It depends on nothing but its arguments, so an interrupted run is continued in equal batches.
+
+    >>> batch_size(4, (96, 96)), batch_size(4, (192, 208)), batch_size(4, (1024, 1024))
+    (4, 3, 1)
+    """
+    if wanted < 1:
+        raise ValueError(f"batch {wanted} is not a number of images; use 1 or more")
+    return max(1, min(wanted, FORWARD_VOXELS // math.prod(extent)))
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """All that decides the numbers of a run.
+
+    Parameters
+    ----------
+    batch
+        Most tiles or patches in one pass.
+    counts
+        Give uint8 with 255 = 1.0 instead of float32.
+    """
+
+    stack: Stack
+    model: Model
+    backend: Backend
+    tiles: Tiles
+    scaling: Scaling
+    batch: int
+    counts: bool
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        return self.model.spec.heads_up_to(self.tiles.level)
+
+    def inputs(self, raws: list[NDArray[Any]]) -> NDArray[np.float32]:
+        """Network input (batch, channel, *spatial) of raw voxels."""
+        return np.stack([network_input(raw, self.model, self.scaling) for raw in raws])
+
+
+def run_stages(
+    run: Run,
+    wanted: NDArray[np.bool_],
+    then: Callable[[Parts], Result],
+    *,
+    memory: int | None = None,
+    threads: int | None = None,
+    pace: Pace | None = None,
+    heartbeat: float | None = None,
+) -> Iterator[Result | None]:
+    """What `then` makes of the finished tiles of each job; None where a heartbeat passed without any.
+
+    The work is planned by this call, before anything runs.
+
+    Parameters
+    ----------
+    wanted
+        Which tiles, by number.
+    then
+        Called in one thread, beside the network.
+
+    Raises
+    ------
+    MemoryError
+        Where `memory` is too little for one input.
+    """
+    pace, threads = pace or Pace(), threads or torch.get_num_threads()
+    kind = _OverlapStages if isinstance(run.tiles.tiling, Overlap) else _SeamlessStages
+    stages: _Stages = kind(run, wanted.copy(), pace)
+    stages.work = run.backend.plan(
+        run.tiles.level, stages.extent, stages.batch, stages.passes, memory or run.backend.memory, threads
+    )
+    return run_pipeline(
+        stages.jobs(),
+        stages.read,
+        stages.compute,
+        lambda job, computed: then(stages.collect(job, computed)),
+        workers=stages.work.workers,
+        threads=threads,
+        pace=pace,
+        heartbeat=heartbeat,
+    )
+
+
+class _Stages(Protocol):
+    """One way to tile: its jobs, and what is done to each.
+
+    Attributes
+    ----------
+    extent, batch, passes
+        Spatial extent of one input, inputs in one pass, and number of passes: what `work` is planned for.
+    """
+
+    extent: tuple[int, ...]
+    batch: int
+    passes: int
+    work: Work
+
+    def jobs(self) -> Iterator[Any]: ...
+
+    def read(self, job: Any) -> Any: ...
+
+    def compute(self, read: Any) -> list[NDArray[Any]]: ...
+
+    def collect(self, job: Any, computed: list[NDArray[Any]]) -> Parts: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Tiles that go through the network together: `outer` boxes of one shape, `inner` at one place in them."""
+
+    tiles: list[Tile]
+    wanted: list[bool]
+    crop: tuple[slice, ...]
+
+
+class _SeamlessStages:
+    work: Work
+
+    def __init__(self, run: Run, wanted: NDArray[np.bool_], pace: Pace) -> None:
+        self._run, self._wanted, self._pace = run, wanted, pace
+        tiles = run.tiles
+        self.extent = tiles.input_extent
+        self.batch = batch_size(run.batch, self.extent)
+        self.passes = math.ceil(len(tiles) / self.batch)
+
+    def jobs(self) -> Iterator[_Group]:
+        tiles = self._run.tiles
+        for chosen in tiles:
+            number = tiles.number(chosen.index)
+            if not self._wanted[number]:
+                continue
+            first = number // self.batch * self.batch
+            neighbours = [tiles.tile(tiles.index(n)) for n in range(first, min(first + self.batch, len(tiles)))]
+            crop = self._crop(chosen)
+            group = [t for t in neighbours if t.outer.shape == chosen.outer.shape and self._crop(t) == crop]
+            numbers = [tiles.number(t.index) for t in group]
+            yield _Group(group, [bool(self._wanted[n]) for n in numbers], crop)
+            self._wanted[numbers] = False
+
+    def _crop(self, tile: Tile) -> tuple[slice, ...]:
+        return tile.inner.shift([-a for a in tile.outer.start]).slices[self._run.tiles.leading :]
+
+    def read(self, group: _Group) -> tuple[NDArray[np.float32], tuple[slice, ...]]:
+        return self._run.inputs([read_raw(self._run.stack, t.outer) for t in group.tiles]), group.crop
+
+    def compute(self, read: tuple[NDArray[np.float32], tuple[slice, ...]]) -> list[NDArray[Any]]:
+        batch, crop = read
+        run = self._run
+        return run.backend.run(
+            batch,
+            run.tiles.level,
+            band=self.work.band,
+            crop=crop,
+            counts=run.counts,
+            checkpoint=self._pace.checkpoint,
+        )
+
+    def collect(self, group: _Group, heads: list[NDArray[Any]]) -> Parts:
+        parts: Parts = []
+        for place, (tile, wanted) in enumerate(zip(group.tiles, group.wanted, strict=True)):
+            if wanted:
+                shape = (heads[0].shape[1], *tile.inner.shape)
+                levels = zip(self._run.levels, heads, strict=True)
+                parts.append((tile, {d: head[place].reshape(shape) for d, head in levels}))
+        return parts
+
+
+class _OverlapStages:
+    work: Work
+
+    def __init__(self, run: Run, wanted: NDArray[np.bool_], pace: Pace) -> None:
+        self._run, self._wanted, self._pace = run, wanted, pace
+        tiles = run.tiles
+        assert isinstance(tiles.tiling, Overlap)
+        self.extent = tiles.input_extent
+        self.batch = batch_size(run.batch, self.extent)
+        in_plane = math.prod(map(len, tiles.patch_starts))
+        self.passes = math.ceil(in_plane * math.prod(tiles.shape[: tiles.leading]) / self.batch)
+        self._reader = PatchReader(tiles, lambda box: read_raw(run.stack, box))
+        self._sums = BandSums(tiles)
+
+    def jobs(self) -> Iterator[PatchGroup]:
+        tiles = self._run.tiles
+        return patch_groups(tiles, (t for t in tiles if self._wanted[tiles.number(t.index)]), self.batch)
+
+    def read(self, group: PatchGroup) -> NDArray[np.float32] | None:
+        patches = self._reader.patches(group)
+        return self._run.inputs(patches) if patches else None
+
+    def compute(self, read: NDArray[np.float32] | None) -> list[NDArray[Any]]:
+        if read is None:
+            return []
+        run = self._run
+        return run.backend.run(read, run.tiles.level, band=self.work.band, checkpoint=self._pace.checkpoint)
+
+    def collect(self, group: PatchGroup, heads: list[NDArray[Any]]) -> Parts:
+        complete = self._sums.add(group, heads)
+        if complete is None:
+            return []
+        stored: list[NDArray[Any]] = [to_uint8(p) for p in complete] if self._run.counts else list(complete)
+        return [(group.band, dict(zip(self._run.levels, stored, strict=True)))]
+
+
+def to_uint8(probability: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Stored form of a probability: round(255 p). Half counts up where it matters, at p = 0.5.
+
+    >>> to_uint8(np.array([0.0, 0.4999, 0.5, 1.0], np.float32)).tolist()
+    [0, 127, 128, 255]
+    """
+    counts: NDArray[np.float32] = np.clip(np.rint(probability * np.float32(255)), 0, 255)
+    return counts.astype(np.uint8)

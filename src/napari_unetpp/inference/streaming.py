@@ -1,0 +1,185 @@
+"""A pass over an image that holds a few bands of rows instead of whole maps.
+
+Decides, in this order: how the steps of `schedule.py` are carried out (`stream`), how rows of a map
+are kept and found again (`_Map`), and how the input of a convolution is gathered (`_Gathering`). The
+logits are those of one pass over the whole image.
+
+A map of one image with its channels last is a matrix of voxels by channels, and some of its rows
+are a block of that matrix. So gathering is copying blocks, into one buffer that is kept: memory
+taken anew for each convolution would cost more in page faults than the copying.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+
+from napari_unetpp.inference.schedule import FIRST, HEAD, SECOND, Rows, schedule, up_reach
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+    from napari_unetpp.inference.kernels import Layers, Unit
+    from napari_unetpp.inference.schedule import Step
+
+
+def stream(layers: Layers, image: Tensor, level: int, band: int) -> Iterator[tuple[int, int, Tensor]]:
+    """(level, first row, logits) of every head, in pieces of about `band` rows, as they come.
+
+    Parameters
+    ----------
+    image
+        (1, channel, [z,] y, x) float32, its extent a multiple of the grid.
+    band
+        Rows of the first spatial axis that enter at once, a multiple of ``2**level``.
+    """
+    if len(image) != 1:
+        raise ValueError(f"a batch of {len(image)} images; one at a time goes band by band")
+    nodes = [node for node in layers.spec.nodes if sum(node) <= level]
+    maps = {Rows(*node, part): _Map() for node in nodes for part in (FIRST, SECOND)}
+    buffer = _Buffer()
+    for step in schedule(layers.spec, level, image.shape[2], band):
+        y = _Gathering(layers, maps, image, step, buffer).convolved()
+        if step.rows.part == HEAD:
+            yield step.rows.j, step.start, y
+        else:
+            maps[step.rows].append(y)
+        for rows, below in step.frees:
+            maps[rows].forget(below)
+
+
+class _Map:
+    """Rows of one map, in the pieces in which they were computed."""
+
+    def __init__(self) -> None:
+        self._pieces: list[Tensor] = []
+        self._start = 0  # row of the first piece's first row
+
+    def append(self, rows: Tensor) -> None:
+        self._pieces.append(rows)
+
+    def forget(self, below: int) -> None:
+        """Drop the pieces that end at row `below` or before."""
+        while self._pieces and self._start + self._pieces[0].shape[2] <= below:
+            self._start += self._pieces.pop(0).shape[2]
+
+    def pieces(self, start: int, stop: int) -> list[Tensor]:
+        """Views of rows `start` to `stop`, one a piece."""
+        found, at = [], self._start
+        for piece in self._pieces:
+            end = at + piece.shape[2]
+            if at < stop and end > start:
+                found.append(piece[:, :, max(start - at, 0) : stop - at])
+            at = end
+        return found
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        found = self.pieces(start, stop)
+        return found[0] if len(found) == 1 else torch.cat(found, dim=2)
+
+
+class _Buffer:
+    """Memory that is taken once and lent to one gathered input after the other."""
+
+    def __init__(self) -> None:
+        self._memory: Tensor | None = None
+
+    def matrix(self, rows: int, columns: int, like: Tensor) -> Tensor:
+        """Uninitialised (rows, columns), valid until the next one is asked for."""
+        if self._memory is None or self._memory.numel() < rows * columns or self._memory.dtype != like.dtype:
+            self._memory = like.new_empty(rows * columns)
+        return self._memory[: rows * columns].view(rows, columns)
+
+
+class _Gathering:
+    """The input of one step, from wherever its rows are."""
+
+    def __init__(self, layers: Layers, maps: dict[Rows, _Map], image: Tensor, step: Step, buffer: _Buffer) -> None:
+        self.layers, self.maps, self.image, self.rows, self.buffer = layers, maps, image, step.rows, buffer
+        i, j, part = step.rows
+        self.unit: Unit = layers.head(j) if part == HEAD else layers.node(i, j)[part]
+        self.height = image.shape[2] >> i
+        # The rows that the convolution looks at, and those of them that the image has.
+        self.start, self.stop = step.start - self.unit.reach, step.stop + self.unit.reach
+        self.low, self.high = max(self.start, 0), min(self.stop, self.height)
+
+    def convolved(self) -> Tensor:
+        sources = self._sources()
+        whole = self.start < 0 and self.stop > self.height  # then the convolution pads by itself
+        if whole or not self.unit.reach:
+            self.start, self.stop = self.low, self.high
+        return self.unit(self._joined(sources), context=bool(self.unit.reach) and not whole)
+
+    def _sources(self) -> list[list[Tensor]]:
+        """Pieces of rows `low` to `high`, one list for each input of a concatenation."""
+        (i, j, part), low, high = self.rows, self.low, self.high
+        spec = self.layers.spec
+        if part != FIRST:
+            return [self.maps[Rows(i, j, part - 1)].pieces(low, high)]
+        if j == 0:
+            if i == 0:
+                return [[self.layers.enter(self.image[:, :, low:high])]]
+            return [[self.layers.pool(self.maps[Rows(i - 1, 0, SECOND)].rows(2 * low, 2 * high))]]
+        skips = [self.maps[Rows(*node, SECOND)].pieces(low, high) for node in spec.same_row(i, j)]
+        up = [self._up(i, j, low, high)]
+        return [up, *skips] if spec.concatenation == "up-first" else [*skips, up]
+
+    def _up(self, i: int, j: int, low: int, high: int) -> Tensor:
+        """Rows `low` to `high` of the up-sampled map, from the rows of it that they look at."""
+        reach = up_reach(self.layers.spec)
+        first = max(low // 2 - reach, 0)
+        last = min(-(-high // 2) + reach, self.height // 2)
+        up = self.layers.up(i, j, self.maps[Rows(i + 1, j - 1, SECOND)].rows(first, last))
+        return up[:, :, low - 2 * first : high - 2 * first]
+
+    def _joined(self, sources: list[list[Tensor]]) -> Tensor:
+        """The pieces side by side along the channels, and zeros in the rows beyond the image."""
+        before, like = self.unit.before, sources[0][0]
+        inside = (self.start, self.stop) == (self.low, self.high)
+        if inside and len(sources) == 1 == len(sources[0]):
+            return like if before is None else before(like)
+        across = like.shape[3:]
+        row = math.prod(across)
+        channels = sum(pieces[0].shape[1] for pieces in sources)
+        height = self.stop - self.start
+        matrix = self.buffer.matrix(height * row, channels, like)
+        top, bottom = (self.low - self.start) * row, (self.high - self.start) * row
+        _place(sources, matrix[top:bottom])
+        joined = matrix.view(1, height, *across, channels).movedim(-1, 1)
+        if before is not None:
+            joined = before(joined)
+        if not inside:
+            joined[:, :, : self.low - self.start] = 0
+            joined[:, :, self.high - self.start :] = 0
+        return joined
+
+
+def _place(sources: list[list[Tensor]], matrix: Tensor) -> None:
+    """Copy pieces of rows into a matrix (voxels, channels of all sources)."""
+    blocks = [[piece.movedim(1, -1).reshape(-1, piece.shape[1]) for piece in pieces] for pieces in sources]
+    ends = sorted({end for pieces in blocks for end in _ends(pieces)})
+    start = 0
+    for end in ends:
+        torch.cat([_block(pieces, start, end) for pieces in blocks], dim=1, out=matrix[start:end])
+        start = end
+
+
+def _ends(blocks: list[Tensor]) -> list[int]:
+    ends, at = [], 0
+    for block in blocks:
+        at += len(block)
+        ends.append(at)
+    return ends
+
+
+def _block(blocks: list[Tensor], start: int, end: int) -> Tensor:
+    """Rows `start` to `end`, which lie in one of the blocks."""
+    for block in blocks:
+        if end <= len(block):
+            return block[start:end]
+        start, end = start - len(block), end - len(block)
+    raise AssertionError("unreachable")
