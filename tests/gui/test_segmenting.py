@@ -5,7 +5,8 @@ import pytest
 
 from napari_unetpp.box import Box
 from napari_unetpp.gui import segmenting
-from napari_unetpp.gui.segmenting import Prepared, Request, look_around, segment
+from napari_unetpp.gui.catalogue import look_around
+from napari_unetpp.gui.segmenting import Prepared, Request, segment
 from napari_unetpp.inference.store import open_store
 from napari_unetpp.model.checkpoint import Model, save_model
 from napari_unetpp.model.zoo import user_folder

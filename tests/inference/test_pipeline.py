@@ -8,7 +8,8 @@ import time
 import pytest
 import torch
 
-from napari_unetpp.inference.pipeline import Pace, Stopped, run_pipeline
+from napari_unetpp.inference.pace import Pace, Stopped
+from napari_unetpp.inference.pipeline import run_pipeline
 
 
 def same(x):
@@ -137,3 +138,16 @@ def test_a_hold_ends_by_itself():
     assert pace.held
     pace.checkpoint()
     assert not pace.held
+
+
+def test_what_is_above_stops_and_holds_and_is_left_alone():
+    above = Pace()
+    first, second = Pace(above), Pace(above)
+    first.stop()
+    assert not above.stopped
+    assert not second.stopped
+    above.hold(60)
+    assert second.held
+    above.stop()
+    with pytest.raises(Stopped):
+        second.checkpoint()

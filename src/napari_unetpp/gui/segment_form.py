@@ -29,7 +29,7 @@ from napari_unetpp.gui.fields import combo_box, note_label, stacked
 from napari_unetpp.gui.image_layer import check_axes, suggest_axes
 
 if TYPE_CHECKING:
-    from napari_unetpp.gui.segmenting import Catalogue, ModelChoice
+    from napari_unetpp.gui.catalogue import Catalogue, ModelChoice
 
 WHOLE, SLICE = "stack", "slice"
 LABEL_WIDTH = 50  # of the longest label in napari's font, so that the groups have one column

@@ -14,6 +14,7 @@ from napari.layers import Image
 from napari.utils.notifications import show_error
 from qtpy.QtCore import QEvent, QObject, QSignalBlocker, QTimer
 
+from napari_unetpp.gui.catalogue import Catalogue, look_around
 from napari_unetpp.gui.comparison import HeadComparison
 from napari_unetpp.gui.image_layer import slice_box, stack_from_layer, visible_box
 from napari_unetpp.gui.jobs import Job, JobError
@@ -21,8 +22,9 @@ from napari_unetpp.gui.layers import LevelLayers, add_levels, predictions_in
 from napari_unetpp.gui.level_slider import bind_level_keys
 from napari_unetpp.gui.segment_form import SLICE, Choices
 from napari_unetpp.gui.segment_panel import SegmentPanel, duration, speed
-from napari_unetpp.gui.segmenting import Catalogue, Prepared, Request, look_around, segment
+from napari_unetpp.gui.segmenting import Prepared, Request, segment
 from napari_unetpp.inference.events import TileDone, Waiting
+from napari_unetpp.inference.pace import Pace
 from napari_unetpp.model.zoo import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STATES = ("idle", "running", "cancelled", "done", "failed")
+AIR_SECONDS = 0.4  # that a run keeps back after the last movement in the window
 REFRESH_MS = 250  # layers that fill in are drawn at most so often
 
 
@@ -59,6 +62,7 @@ class SegmentWidget(SegmentPanel):
         self._looking = True
         self._prepared: Prepared | None = None
         self._last: TileDone | None = None
+        self._pace: Pace | None = None
         self._window: QObject | None = None
         self._refresh = QTimer(self)
         self._refresh.setSingleShot(True)
@@ -69,6 +73,9 @@ class SegmentWidget(SegmentPanel):
         self.cancel_button.clicked.connect(self.cancel)
         self.show_labels.toggled.connect(self._on_show_labels)
         bind_level_keys(napari_viewer)
+        camera = getattr(napari_viewer, "scene", napari_viewer).camera  # napari before 0.9 has no scene
+        for used in (napari_viewer.dims.events.point, camera.events):
+            used.connect(self._on_used)
         existing = predictions_in(napari_viewer)
         self.show_levels(existing[-1] if existing else None)
         self.reset_choices()
@@ -78,6 +85,11 @@ class SegmentWidget(SegmentPanel):
         look.failed.connect(self._on_failed)
         look.finished.connect(self._on_looked)
         look.start()
+
+    def _on_used(self, _event: object = None) -> None:
+        """Somebody scrolls, pans or zooms: leave a core to the window for a moment."""
+        if self._pace is not None:
+            self._pace.hold(AIR_SECONDS)
 
     # What is offered, and when a run is possible
 
@@ -134,6 +146,7 @@ class SegmentWidget(SegmentPanel):
         self.job.cancelled.connect(self._on_cancelled)
         self.job.failed.connect(self._on_failed)
         self.job.finished.connect(self._on_finished)
+        self._pace = request.pace
         self.job.start()
 
     def cancel(self) -> None:

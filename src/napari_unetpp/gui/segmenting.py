@@ -1,8 +1,7 @@
-"""The job behind the Segment dock, as generators that know neither Qt nor napari.
+"""The job behind the Segment dock, as a generator that knows neither Qt nor napari.
 
-Decides, in this order: what can be chosen (`look_around`: models and devices, which means
-importing torch, so it is a job as well) and how a run goes (`segment`): load the model, plan the
-tiles with what is on the screen first, find or make the store, predict.
+Decides how a run goes (`segment`): load the model, plan the tiles with what is on the screen first,
+find or make the store, predict.
 
 A run goes on in the store of an earlier one if nothing that decides its voxels has changed, and
 else takes the next free name, so that nothing is ever overwritten::
@@ -18,12 +17,14 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_unetpp.gui.loaded import load_ready
 from napari_unetpp.inference.events import TileDone, Waiting
+from napari_unetpp.inference.pace import Pace
 
 if TYPE_CHECKING:
     from napari_unetpp.box import Box
@@ -31,126 +32,13 @@ if TYPE_CHECKING:
     from napari_unetpp.inference.store import PredictionStore
     from napari_unetpp.inference.tiles import Tiles
     from napari_unetpp.model.card import Card
-    from napari_unetpp.model.checkpoint import Header, Model
+    from napari_unetpp.model.checkpoint import Model
     from napari_unetpp.stacks import Stack
 
 # Everything that imports torch is imported inside the generators: they run in the worker.
 
 HEARTBEAT = 0.1  # seconds after which Cancel is looked at, whatever the network is doing
 _written: set[Path] = set()  # stores of running jobs; another dock must not write to them
-
-
-@dataclass(frozen=True, slots=True)
-class ModelChoice:
-    """A model of the zoo as the dock offers it; `header` is None where its file is unreadable.
-
-    Attributes
-    ----------
-    levels, tilings : tuple of (value, text)
-        What can be chosen with it, in order; of the tilings the recommended is the first.
-    problem : str
-        Why it cannot be used, in one line.
-    """
-
-    name: str
-    path: Path
-    header: Header | None = None
-    levels: tuple[tuple[int, str], ...] = ()
-    tilings: tuple[tuple[str, str], ...] = ()
-    summary: str = ""
-    details: str = ""
-    problem: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Catalogue:
-    """What there is to choose from; `devices` are (name for torch, text)."""
-
-    models: tuple[ModelChoice, ...]
-    devices: tuple[tuple[str, str], ...]
-
-
-def look_around() -> Generator[Catalogue]:
-    """The models of the zoo and the devices that torch finds, as one event."""
-    from napari_unetpp.model.zoo import model_entries
-
-    models = tuple(_choice(entry.name, entry.path) for entry in model_entries())
-    yield Catalogue(models, _devices())
-
-
-def _choice(name: str, path: Path) -> ModelChoice:
-    from napari_unetpp.model.checkpoint import read_header
-
-    try:
-        header = read_header(path)
-    except (ValueError, OSError) as error:
-        line = " ".join(str(error).split())
-        return ModelChoice(name, path, summary=line, details=line, problem=line)
-    spec, card = header.spec, header.card
-    levels = tuple((d, _level_text(d, spec.heads, card.recommended_level)) for d in spec.heads)
-    tilings = tuple(
-        (kind, text + (" (recommended)" if place == 0 else ""))
-        for place, (kind, text) in enumerate(_tilings(card, exact=spec.size_independent))
-    )
-    return ModelChoice(name, path, header, levels, tilings, _summary(header), _details(header), problem="")
-
-
-def _level_text(level: int, heads: tuple[int, ...], recommended: int) -> str:
-    text = f"L{level}" if level == heads[0] else f"L{heads[0]} to L{level}"
-    return text + (" (recommended)" if level == recommended != heads[-1] else "")
-
-
-def _tilings(card: Card, *, exact: bool) -> list[tuple[str, str]]:
-    from napari_unetpp.inference.tiling import Overlap, tiling_from_card
-
-    recommended = tiling_from_card(card.tiling)
-    overlap = recommended if isinstance(recommended, Overlap) else Overlap()
-    numbers = f"Overlap {overlap.patch}/{overlap.stride}, {overlap.aggregate}"
-    offered = [("seamless", "Seamless")] if exact or overlap is not recommended else []
-    offered.insert(0 if overlap is recommended else len(offered), ("overlap", numbers))
-    return offered
-
-
-def _summary(header: Header) -> str:
-    spec, card = header.spec, header.card
-    names = ", ".join(c.name for c in card.classes[1 if spec.classes > 1 else 0 :])
-    parts = [f"{spec.ndim}D", names, f"L{card.recommended_level} recommended"]
-    source = " · ".join(text for text in (_short(card.licence, 30), _short(card.data)) if text)
-    return " · ".join(parts) + (f"\n{source}" if source else "")
-
-
-def _short(text: str, length: int = 60) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= length else line[: length - 1].rsplit(" ", 1)[0] + " …"
-
-
-def _details(header: Header) -> str:
-    spec, card = header.spec, header.card
-    channels = "1 channel" if spec.in_channels == 1 else f"{spec.in_channels} channels"
-    spacing = card.spacing_um and " x ".join(f"{s:g}" for s in card.spacing_um) + " um"
-    about = {
-        "Finds": card.description or ", ".join(c.name for c in card.classes),
-        "Input": f"{spec.ndim}D, {channels}" + (f", trained at {spacing}" if spacing else ""),
-        "Data": card.data,
-        "Licence": card.licence,
-        "Credit": card.credit,
-        "Level": f"L{card.recommended_level} of L{spec.depth} is recommended",
-    }
-    rows = "".join(f"<p><b>{k}:</b> {v}</p>" for k, v in about.items() if v)
-    return f"<qt>{rows}</qt>"  # rich text, which a tooltip wraps
-
-
-def _devices() -> tuple[tuple[str, str], ...]:
-    import torch
-
-    from napari_unetpp.model.checkpoint import choose_device
-
-    found = [("cpu", f"CPU, {torch.get_num_threads()} threads")]
-    if torch.cuda.is_available():
-        found.append(("cuda", f"CUDA, {torch.cuda.get_device_name()}"))
-    if torch.backends.mps.is_available():
-        found.append(("mps", "Apple GPU (MPS)"))
-    return (("auto", f"Automatic ({choose_device('auto').type.upper()})"), *found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +57,8 @@ class Request:
         What to predict; None is everything.
     folder : Path or None
         Where the store goes; None is a temporary folder.
+    pace : Pace
+        To make the run leave a core to the window while it is used.
     """
 
     stack: Stack
@@ -179,6 +69,7 @@ class Request:
     visible: Box
     region: Box | None
     folder: Path | None
+    pace: Pace = field(default_factory=Pace, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,11 +96,9 @@ def segment(request: Request) -> Generator[Prepared | TileDone | Waiting]:
     ValueError, OSError
         As `load_model`, `plan_tiles` and `predict_stack`; one line for the user.
     """
-    from napari_unetpp.inference.backends import prepare
     from napari_unetpp.inference.tiles import plan_tiles, tiling_from_card
-    from napari_unetpp.model.checkpoint import load_model
 
-    model = load_model(request.model, request.device)
+    model, backend = load_ready(request.model, request.device)
     same_kind = model.card.tiling.get("kind") == request.tiling
     tiling = tiling_from_card(model.card.tiling if same_kind else {"kind": request.tiling})
     # A slice is whole planes of a 2D network, so the order by slices keeps to it; of a 3D network
@@ -222,7 +111,6 @@ def segment(request: Request) -> Generator[Prepared | TileDone | Waiting]:
         level=request.level,
         visible=request.visible if planes else request.region,
     )
-    backend = prepare(model)
     store = _open(request, model, tiles, backend.precision)
     _written.add(store.path)
     try:
@@ -247,7 +135,9 @@ def _fill(
     batch = int(store.record.get("batch", BATCH))
     if "batch" not in store.record:
         store.update_record({"batch": batch})
-    run = predict_stack(request.stack, model, tiles, store, batch=batch, backend=backend, heartbeat=HEARTBEAT)
+    run = predict_stack(
+        request.stack, model, tiles, store, batch=batch, backend=backend, pace=request.pace, heartbeat=HEARTBEAT
+    )
     try:
         for event in run:
             if not isinstance(event, TileDone):

@@ -1,7 +1,6 @@
 """Reading, computing and writing at the same time, in order and within bounds.
 
-Decides, in this order: when workers stop or step back (`Pace`), and how a list of jobs runs through
-three stages (`run_pipeline`)::
+Decides how a list of jobs runs through three stages (`run_pipeline`)::
 
     jobs ──> read ──────> compute ────────────> collect ──> results, in the order of the jobs
              one thread   `workers` threads,    one thread
@@ -16,7 +15,6 @@ layer is too small for them, and nothing waits for the slowest part of each laye
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
@@ -25,6 +23,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
+from napari_unetpp.inference.pace import Pace
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
@@ -32,53 +32,6 @@ Job = TypeVar("Job")
 Raw = TypeVar("Raw")
 Computed = TypeVar("Computed")
 Result = TypeVar("Result")
-
-_BREATH = 0.005  # seconds between two looks of a worker that has stepped back
-
-
-class Stopped(Exception):
-    """The run was told to stop."""
-
-
-class Pace:
-    """How the workers of one run are stopped, and made to leave a core to someone who interacts.
-
-    Any thread may call `stop` and `hold`; workers call `checkpoint` between two bands of rows.
-    """
-
-    def __init__(self) -> None:
-        self._stopped = threading.Event()
-        self._held_until = 0.0
-        self._first = threading.local()
-
-    def stop(self) -> None:
-        """Make every worker end at its next checkpoint."""
-        self._stopped.set()
-
-    def hold(self, seconds: float) -> None:
-        """Leave all work to one worker for so long, counted from now."""
-        self._held_until = time.monotonic() + seconds
-
-    @property
-    def held(self) -> bool:
-        return time.monotonic() < self._held_until
-
-    def checkpoint(self) -> None:
-        """Return when there is time to go on.
-
-        Raises
-        ------
-        Stopped
-            Where the run was told to stop.
-        """
-        while not self._stopped.is_set() and self.held and not getattr(self._first, "yes", True):
-            time.sleep(_BREATH)
-        if self._stopped.is_set():
-            raise Stopped
-
-    def enter(self, number: int) -> None:
-        """Tell which worker the calling thread is; number 0 never steps back."""
-        self._first.yes = number == 0
 
 
 def run_pipeline(

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_unetpp.inference.pipeline import Pace
+    from napari_unetpp.inference.pace import Pace
     from napari_unetpp.inference.store import PredictionStore
     from napari_unetpp.inference.tiling import Tiling
     from napari_unetpp.model.checkpoint import Model

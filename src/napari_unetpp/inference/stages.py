@@ -16,7 +16,8 @@ import torch
 
 from napari_unetpp.inference.inputs import network_input, read_raw
 from napari_unetpp.inference.overlap import BandSums, PatchGroup, PatchReader, patch_groups
-from napari_unetpp.inference.pipeline import Pace, run_pipeline
+from napari_unetpp.inference.pace import Pace
+from napari_unetpp.inference.pipeline import run_pipeline
 from napari_unetpp.inference.tiling import Overlap
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def run_stages(
     MemoryError
         Where `memory` is too little for one input.
     """
-    pace, threads = pace or Pace(), threads or torch.get_num_threads()
+    pace, threads = Pace(pace), threads or torch.get_num_threads()
     kind = _OverlapStages if isinstance(run.tiles.tiling, Overlap) else _SeamlessStages
     stages: _Stages = kind(run, wanted.copy(), pace)
     stages.work = run.backend.plan(

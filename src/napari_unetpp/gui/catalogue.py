@@ -1,0 +1,135 @@
+"""What the docks offer: models and devices, with words for them.
+
+Decides, in this order: what is known of a model before it is loaded (`ModelChoice`), how all of it
+is found (`look_around`: that means importing torch, so it is a job), and in which words a model,
+its levels, its tilings and the devices are offered. Knows neither Qt nor napari.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_unetpp.gui.loaded import load_ready
+
+if TYPE_CHECKING:
+    from napari_unetpp.model.card import Card
+    from napari_unetpp.model.checkpoint import Header
+
+
+@dataclass(frozen=True, slots=True)
+class ModelChoice:
+    """A model of the zoo as the dock offers it; `header` is None where its file is unreadable.
+
+    Attributes
+    ----------
+    levels, tilings : tuple of (value, text)
+        What can be chosen with it, in order; of the tilings the recommended is the first.
+    problem : str
+        Why it cannot be used, in one line.
+    """
+
+    name: str
+    path: Path
+    header: Header | None = None
+    levels: tuple[tuple[int, str], ...] = ()
+    tilings: tuple[tuple[str, str], ...] = ()
+    summary: str = ""
+    details: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """What there is to choose from; `devices` are (name for torch, text)."""
+
+    models: tuple[ModelChoice, ...]
+    devices: tuple[tuple[str, str], ...]
+
+
+def look_around() -> Generator[Catalogue]:
+    """The models of the zoo and the devices that torch finds, as one event; then the first model is loaded."""
+    from napari_unetpp.model.zoo import DEFAULT_MODEL, model_entries
+
+    models = tuple(_choice(entry.name, entry.path) for entry in model_entries())
+    yield Catalogue(models, _devices())
+    for choice in models:
+        if choice.name == DEFAULT_MODEL and not choice.problem:
+            load_ready(choice.path)
+
+
+def _choice(name: str, path: Path) -> ModelChoice:
+    from napari_unetpp.model.checkpoint import read_header
+
+    try:
+        header = read_header(path)
+    except (ValueError, OSError) as error:
+        line = " ".join(str(error).split())
+        return ModelChoice(name, path, summary=line, details=line, problem=line)
+    spec, card = header.spec, header.card
+    levels = tuple((d, _level_text(d, spec.heads, card.recommended_level)) for d in spec.heads)
+    tilings = tuple(
+        (kind, text + (" (recommended)" if place == 0 else ""))
+        for place, (kind, text) in enumerate(_tilings(card, exact=spec.size_independent))
+    )
+    return ModelChoice(name, path, header, levels, tilings, _summary(header), _details(header), problem="")
+
+
+def _level_text(level: int, heads: tuple[int, ...], recommended: int) -> str:
+    text = f"L{level}" if level == heads[0] else f"L{heads[0]} to L{level}"
+    return text + (" (recommended)" if level == recommended != heads[-1] else "")
+
+
+def _tilings(card: Card, *, exact: bool) -> list[tuple[str, str]]:
+    from napari_unetpp.inference.tiling import Overlap, tiling_from_card
+
+    recommended = tiling_from_card(card.tiling)
+    overlap = recommended if isinstance(recommended, Overlap) else Overlap()
+    numbers = f"Overlap {overlap.patch}/{overlap.stride}, {overlap.aggregate}"
+    offered = [("seamless", "Seamless")] if exact or overlap is not recommended else []
+    offered.insert(0 if overlap is recommended else len(offered), ("overlap", numbers))
+    return offered
+
+
+def _summary(header: Header) -> str:
+    spec, card = header.spec, header.card
+    names = ", ".join(c.name for c in card.classes[1 if spec.classes > 1 else 0 :])
+    parts = [f"{spec.ndim}D", names, f"L{card.recommended_level} recommended"]
+    source = " · ".join(text for text in (_short(card.licence, 30), _short(card.data)) if text)
+    return " · ".join(parts) + (f"\n{source}" if source else "")
+
+
+def _short(text: str, length: int = 60) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= length else line[: length - 1].rsplit(" ", 1)[0] + " …"
+
+
+def _details(header: Header) -> str:
+    spec, card = header.spec, header.card
+    channels = "1 channel" if spec.in_channels == 1 else f"{spec.in_channels} channels"
+    spacing = card.spacing_um and " x ".join(f"{s:g}" for s in card.spacing_um) + " um"
+    about = {
+        "Finds": card.description or ", ".join(c.name for c in card.classes),
+        "Input": f"{spec.ndim}D, {channels}" + (f", trained at {spacing}" if spacing else ""),
+        "Data": card.data,
+        "Licence": card.licence,
+        "Credit": card.credit,
+        "Level": f"L{card.recommended_level} of L{spec.depth} is recommended",
+    }
+    rows = "".join(f"<p><b>{k}:</b> {v}</p>" for k, v in about.items() if v)
+    return f"<qt>{rows}</qt>"  # rich text, which a tooltip wraps
+
+
+def _devices() -> tuple[tuple[str, str], ...]:
+    import torch
+
+    from napari_unetpp.model.checkpoint import choose_device
+
+    found = [("cpu", f"CPU, {torch.get_num_threads()} threads")]
+    if torch.cuda.is_available():
+        found.append(("cuda", f"CUDA, {torch.cuda.get_device_name()}"))
+    if torch.backends.mps.is_available():
+        found.append(("mps", "Apple GPU (MPS)"))
+    return (("auto", f"Automatic ({choose_device('auto').type.upper()})"), *found)
