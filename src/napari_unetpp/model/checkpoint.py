@@ -85,8 +85,7 @@ def load_model(name_or_path: str | Path, device: str | torch.device = "auto") ->
     """
     path = resolve(name_or_path)
     header = read_header(path)
-    with torch.device("meta"):  # no numbers are drawn that the file replaces at once
-        network = UNetPlusPlus(header.spec)
+    network = UNetPlusPlus(header.spec, initialise=False)
     wanted = network.state_dict()
     try:
         with safe_open(path, framework="pt") as file:
@@ -108,7 +107,7 @@ def load_model(name_or_path: str | Path, device: str | torch.device = "auto") ->
             )
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise ModelFileError(f"{path}: weight {key} holds NaN or infinity; train or fetch the model again")
-    network.load_state_dict({key: value.to(wanted[key].dtype) for key, value in weights.items()}, assign=True)
+    network.load_state_dict({key: value.to(wanted[key].dtype) for key, value in weights.items()})
     chosen = choose_device(device)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return Model(header.spec, network.to(chosen).eval(), header.intensity, header.card, chosen, digest)

@@ -33,9 +33,11 @@ class UNetPlusPlus(nn.Module):
     ----------
     spec
         Which member of the family to build. Weights are He-normal, drawn from torch's global generator.
+    initialise
+        False leaves that out, for weights that are replaced at once.
     """
 
-    def __init__(self, spec: NetworkSpec) -> None:
+    def __init__(self, spec: NetworkSpec, *, initialise: bool = True) -> None:
         super().__init__()
         self.spec = spec
         self.pool = _POOL[spec.ndim](2)
@@ -50,7 +52,8 @@ class UNetPlusPlus(nn.Module):
                 channels = up_channels + sum(spec.node_width(*node) for node in spec.same_row(i, j))
             self.nodes[_key(i, j)] = _node(spec, channels, i, j)
         self.heads = nn.ModuleDict({str(d): _head(spec, spec.node_width(0, d)) for d in spec.heads})
-        self.apply(_he_normal)
+        if initialise:
+            self.apply(_he_normal)
 
     def forward(self, image: Tensor, level: int | None = None) -> list[Tensor]:
         """Logits of L1..`level`, shallowest first; a network with a single head gives that one.
@@ -109,7 +112,7 @@ class UNetPlusPlus(nn.Module):
 
 def prune(network: UNetPlusPlus, level: int) -> UNetPlusPlus:
     """Network of the nodes with i + j <= `level` alone, with the same weights, device and mode."""
-    pruned = UNetPlusPlus(network.spec.pruned(level))
+    pruned = UNetPlusPlus(network.spec.pruned(level), initialise=False)
     wanted = pruned.state_dict()
     pruned.load_state_dict({k: v for k, v in network.state_dict().items() if k in wanted})
     parameter = next(network.parameters())
