@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_unetpp.inference import backends
+from napari_unetpp.inference import backends, precision
 from napari_unetpp.inference.backends import MEMORY, Backend, choose_precision, prepare
 from napari_unetpp.inference.predict import RegionCache, predict_array, predict_region
 from napari_unetpp.inference.tiles import Overlap, Seamless
@@ -24,8 +24,8 @@ def _unset(monkeypatch):
     ("instructions", "gain", "expected"), [(False, 9.0, "fp32"), (True, 1.9, "bf16"), (True, 0.5, "fp32")]
 )
 def test_bf16_is_chosen_where_it_is_measured_to_be_faster(monkeypatch, instructions, gain, expected):
-    monkeypatch.setattr(backends, "_has_bf16_instructions", lambda: instructions)
-    monkeypatch.setattr(backends, "_bf16_gain", lambda: gain)
+    monkeypatch.setattr(precision, "_has_bf16_instructions", lambda: instructions)
+    monkeypatch.setattr(precision, "_bf16_gain", lambda: gain)
     assert choose_precision("cpu") == expected
 
 
@@ -41,7 +41,7 @@ def test_unknown_precisions_are_refused():
 
 
 def test_the_probe_gives_a_ratio():
-    assert 0.01 < backends._bf16_gain() < 100
+    assert 0.01 < precision._bf16_gain() < 100
 
 
 @pytest.mark.parametrize("tiling", [Overlap(32, 16), Seamless(inner=32), Seamless(32, "fast")], ids=str)

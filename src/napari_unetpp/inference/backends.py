@@ -1,33 +1,36 @@
-"""How a network is run: its precision, whole or band by band, on one device.
+"""How a network is run: whole or band by band, on one device.
 
-Decides, in this order: which precision is the fastest that this machine has (`choose_precision`),
-what is prepared once for a run (`prepare`, `Backend`), and how much of it is held at a time (`Work`).
+Decides, in this order: how much is held at a time (`Work`), what is prepared once for a run
+(`Backend`), and what that is on this machine (`prepare`).
 
 Results do not depend on how much is held: a pass band by band gives the voxels of a pass over the
-whole image, and on a CPU with oneDNN bit by bit.
+whole image, and on a CPU with oneDNN bit by bit. So a pass that runs out of memory is gone on with
+in smaller steps (`ladder.py`). Cards have a file of their own (`gpu.py`), and so has another engine
+for the CPU (`openvino.py`).
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
-import os
-import time
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
-from napari_unetpp.inference.kernels import LAST, TorchLayers, whole_pass
+from napari_unetpp.inference.kernels import TorchLayers, whole_pass
+from napari_unetpp.inference.ladder import Ladder, Rung, rungs
+from napari_unetpp.inference.outputs import finished, wanted_part
+from napari_unetpp.inference.precision import DTYPES, Precision, choose_precision
 from napari_unetpp.inference.schedule import peak_bytes
 from napari_unetpp.inference.streaming import stream
-from napari_unetpp.model.unetpp import pad_to_grid, probabilities
+from napari_unetpp.model.unetpp import pad_to_grid
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -37,64 +40,14 @@ if TYPE_CHECKING:
     from napari_unetpp.model.spec import NetworkSpec
     from napari_unetpp.stacks import Stack
 
-Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
-VARIABLE = "NAPARI_UNETPP_PRECISION"  # what "auto" means, for whoever wants the same on all machines
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+__all__ = ["MEMORY", "Backend", "Engine", "Precision", "Work", "choose_precision", "prepare"]
+
+Engine = Literal["torch", "openvino"]
 
 MEMORY = 256 * 2**20  # bytes for the maps of a network, where nobody says otherwise
 _BAND_VOXELS = 2**15  # of the image in one band: as many as four patches of 96, the batch that ran best
 _WHOLE_VOXELS = 2**17  # up to here one pass over the whole: its maps are small enough
 _LONGEST_BAND = 128
-_GAIN = 1.3  # bf16 has to be this much faster than fp32 to be chosen
-
-
-def choose_precision(device: str, wanted: Precision = "auto") -> str:
-    """Precision that a device runs; for ``"auto"`` the fastest floating point that is safe there.
-
-    Instructions alone do not tell: a processor may have those for bf16 and run them at half the
-    speed of fp32 (Xeon of the fourth generation without AMX), or at twice (Zen 4). So on a CPU that
-    has them, a convolution is timed in both, which takes some hundredths of a second.
-
-    Raises
-    ------
-    ValueError
-        Where the precision is unknown.
-    """
-    if wanted not in get_args(Precision):
-        raise ValueError(f"precision {wanted!r} is unknown; use {', '.join(get_args(Precision))}")
-    if wanted == "auto":
-        wanted = os.environ.get(VARIABLE, "auto")  # type: ignore[assignment]
-    if wanted != "auto":
-        return wanted
-    kind = torch.device(device).type
-    if kind == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    if kind == "cpu" and _has_bf16_instructions() and _bf16_gain() >= _GAIN:
-        return "bf16"
-    return "fp32"
-
-
-def _has_bf16_instructions() -> bool:
-    asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, name, bool)() for name in asked)
-
-
-@functools.cache
-def _bf16_gain() -> float:
-    """How many times as fast as fp32 a typical convolution is in bf16."""
-    seconds: dict[torch.dtype, float] = {}
-    with torch.inference_mode():
-        image, weight = torch.ones((1, 64, 32, 96)), torch.ones((64, 64, 3, 3))
-        both = {
-            dtype: [t.to(dtype).contiguous(memory_format=LAST[2]) for t in (image, weight)]
-            for dtype in (torch.float32, torch.bfloat16)
-        }
-        for _ in range(5):  # in turns, and the best of each: another process may be at work
-            for dtype, (x, w) in both.items():
-                began = time.perf_counter()
-                F.conv2d(x, w, padding=1)
-                seconds[dtype] = min(seconds.get(dtype, math.inf), time.perf_counter() - began)
-    return seconds[torch.float32] / seconds[torch.bfloat16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +79,23 @@ class Backend:
         What a user should know about how the precision was chosen, in a sentence.
     """
 
+    engine: Engine = "torch"
+
     def __init__(self, layers: Layers, device: torch.device, precision: str, note: str = "") -> None:
-        self.layers, self.device, self.precision, self.note = layers, device, precision, note
+        self.layers, self.device, self.precision, self._note = layers, device, precision, note
         self.spec: NetworkSpec = layers.spec
-        self.memory = MEMORY if device.type == "cpu" else _device_memory(device)
+        self.memory = MEMORY
+        self.ladder = Ladder(str(device))
+        self._in_need: Callable[[], Backend] | None = None  # what does the work where the device has no memory
+
+    @property
+    def note(self) -> str:
+        """What a user should know about the precision and, in the course of a run, about memory."""
+        return "; ".join(filter(None, (self._note, self.ladder.note)))
+
+    def computing(self) -> AbstractContextManager[None]:
+        """Around everything that uses `layers` from outside."""
+        return nullcontext()
 
     def plan(self, level: int, extent: Sequence[int], batch: int, inputs: int, memory: int, threads: int) -> Work:
         """How to run `inputs` batches of that spatial extent within `memory` bytes.
@@ -140,7 +106,7 @@ class Backend:
             Where one input takes more, however it is cut.
         """
         options = list(self._bands(level, extent, batch))
-        most = max(1, min(threads, inputs)) if self.device.type == "cpu" else 1
+        most = max(1, min(self._workers(threads), inputs))
         for workers, band in itertools.chain(
             ((workers, options[0]) for workers in range(most, 0, -1)), ((1, band) for band in options[1:])
         ):
@@ -169,6 +135,10 @@ class Backend:
             return _whole_bytes(self.spec, level, extent, self.layers.item * batch)
         held = batch if band is None else 1
         return peak_bytes(self.spec, level, extent, rows if band is None else band, item=self.layers.item, batch=held)
+
+    def _workers(self, threads: int) -> int:
+        """Passes that are worth running beside each other."""
+        return threads
 
     def _bands(self, level: int, extent: Sequence[int], batch: int) -> Iterator[int | None]:
         """Ways to cut the rows, the fastest first."""
@@ -213,12 +183,52 @@ class Backend:
         crop = crop or tuple(slice(0, n) for n in batch.shape[2:])
         shape = (len(batch), self.spec.classes, *(s.stop - s.start for s in crop))
         out: list[NDArray[Any]] = [np.empty(shape, np.uint8 if counts else np.float32) for _ in heads]
-        with torch.inference_mode():
-            image = torch.from_numpy(batch)
-            for place, d, first, logits in self._pieces(image, heads[-1], band):
-                checkpoint()
-                _put(logits, first, crop, out[heads.index(d)][place])
+        self._fill(batch, heads[-1], band, crop, out, checkpoint)
         return out
+
+    def _fill(
+        self,
+        batch: NDArray[np.float32],
+        level: int,
+        band: int | None,
+        crop: tuple[slice, ...],
+        out: list[NDArray[Any]],
+        checkpoint: Callable[[], None],
+    ) -> None:
+        """Fill `out`, one array for each head up to `level`, in as many steps as the memory asks for."""
+        extent = batch.shape[2:]
+
+        def attempt(images: slice, rung: Rung) -> None:
+            part, into = batch[images], [head[images] for head in out]
+            if rung.on_cpu:
+                assert self._in_need is not None
+                cpu = self._in_need()
+                cpu._fill(part, level, cpu.region_band(extent, level), crop, into, checkpoint)
+            else:
+                self._pass(part, level, rung.band, crop, into, checkpoint)
+
+        rows = math.ceil(extent[0] / self.spec.grid) * self.spec.grid
+        grid = 2**level if self.spec.size_independent else None
+        ways = list(rungs(len(batch), rows, band, grid=grid, cpu=self._in_need is not None))
+        self.ladder.climb((extent, level), ways, len(batch), attempt)
+
+    def _pass(
+        self,
+        batch: NDArray[np.float32],
+        level: int,
+        band: int | None,
+        crop: tuple[slice, ...],
+        out: list[NDArray[Any]],
+        checkpoint: Callable[[], None],
+    ) -> None:
+        """Fill `out` in one go."""
+        heads = self.spec.heads_up_to(level)
+        with torch.inference_mode():
+            for images, d, first, logits in self._pieces(torch.from_numpy(batch), level, band):
+                checkpoint()
+                into = out[heads.index(d)]
+                if part := wanted_part(first, logits.shape[2], crop):
+                    torch.from_numpy(into)[images, :, part[1]] = finished(logits[part[0]], into.dtype == np.uint8)
 
     def _pieces(self, image: Tensor, level: int, band: int | None) -> Iterator[tuple[slice, int, int, Tensor]]:
         """(images, level, first row, logits) in any order."""
@@ -232,54 +242,38 @@ class Backend:
                 yield slice(place, place + 1), d, first, logits
 
 
-def _device_memory(device: torch.device) -> int:
-    """Bytes of a device that a run may plan with."""
-    if device.type != "cuda":
-        return 4 * MEMORY
-    free = torch.cuda.mem_get_info(device)[0]
-    return int(0.7 * free)
-
-
-def _put(logits: Tensor, first: int, crop: tuple[slice, ...], out: NDArray[Any]) -> None:
-    """Turn rows `first` and on of logits into probabilities, and put what `crop` keeps into `out`."""
-    rows = crop[0]
-    low, high = max(rows.start, first), min(rows.stop, first + logits.shape[2])
-    if low >= high:
-        return
-    kept = logits[:, :, low - first : high - first]
-    probability = probabilities(kept[(slice(None), slice(None), slice(None), *crop[1:])].float())
-    if out.dtype == np.uint8:
-        probability = to_counts(probability)
-    torch.from_numpy(out)[:, :, low - rows.start : high - rows.start] = probability
-
-
-def to_counts(probability: Tensor) -> Tensor:
-    """Stored form of a probability: round(255 p). Half counts up where it matters, at p = 0.5.
-
-    >>> to_counts(torch.tensor([0.0, 0.4999, 0.5, 1.0])).tolist()
-    [0, 127, 128, 255]
-    """
-    return torch.round(probability * 255).clamp_(0, 255).to(torch.uint8)
-
-
-def prepare(model: Model, precision: Precision = "auto", *, stack: Stack | None = None) -> Backend:
+def prepare(
+    model: Model, precision: Precision = "auto", *, stack: Stack | None = None, engine: Engine = "torch"
+) -> Backend:
     """A model made ready to run on the device that it was loaded for.
 
     Parameters
     ----------
     stack
         What it will run on; int8 is calibrated on patches of it.
+    engine
+        ``"openvino"`` runs on the CPU alone, and is an extra to install.
 
     Raises
     ------
     ValueError
         Where the precision is unknown or not to be had on that device.
+    ImportError
+        Where the engine is not installed.
     """
     device = model.device
     chosen = choose_precision(str(device), precision)
+    if engine == "openvino":
+        from napari_unetpp.inference.openvino import prepare_openvino
+
+        return prepare_openvino(model, chosen)
     dtype = DTYPES[chosen]
     if next(model.network.parameters()).dtype is torch.float64:  # who made them so wants to see the difference
         chosen, dtype = "fp64", torch.float64
+    if device.type != "cpu":
+        from napari_unetpp.inference.gpu import prepare_gpu
+
+        return prepare_gpu(model.network, device, chosen, dtype)
     return Backend(TorchLayers(model.network, device, dtype), device, chosen)
 
 

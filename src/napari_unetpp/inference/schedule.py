@@ -172,7 +172,8 @@ def peak_bytes(spec: NetworkSpec, level: int, extent: Sequence[int], band: int, 
     height, *across = (math.ceil(n / spec.grid) * spec.grid for n in extent)
     across_voxels = math.prod(across)
     # A short image has the same steps at its begin and end as a long one, and the same band between.
-    height = min(height, band * math.ceil((2 * 8 * 2**level + 4 * band) / band))
+    short = 16 * 2**level + 4 * band
+    height = min(height, math.ceil(short / spec.grid) * spec.grid)
     peak = held = 0
     live: dict[Rows, list[int]] = {}
 
