@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from napari_unetpp.inference.backends import Backend
+from napari_unetpp.inference.schedule import FIRST, HEAD, SECOND, Rows, head_reach, up_reach
 from napari_unetpp.model.card import Card, ClassInfo
 from napari_unetpp.model.checkpoint import Model
 from napari_unetpp.model.intensity import Intensity
@@ -80,3 +81,23 @@ def passes(monkeypatch) -> list[np.ndarray]:
 
     monkeypatch.setattr(Backend, "run", recorded)
     return seen
+
+
+@pytest.fixture(scope="session")
+def looks_at() -> Callable[..., set[tuple[Rows, int]]]:
+    return _looks_at
+
+
+def _looks_at(spec: NetworkSpec, height: int, step: Any) -> set[tuple[Rows, int]]:
+    """(map, row) that a step needs, written down anew."""
+    i, j, part = step.rows
+    reach = head_reach(spec) if part == HEAD else 1
+    seen = range(max(step.start - reach, 0), min(step.stop + reach, height >> i))
+    if part != FIRST:
+        return {(Rows(i, j, part - 1), r) for r in seen}
+    if j == 0:
+        return {(Rows(i - 1, 0, SECOND), 2 * r + k) for r in seen for k in (0, 1)} if i else set()
+    around = range(-up_reach(spec), up_reach(spec) + 1)
+    below = {(Rows(i + 1, j - 1, SECOND), r // 2 + k) for r in seen for k in around}
+    skips = {(Rows(*node, SECOND), r) for node in spec.same_row(i, j) for r in seen}
+    return skips | {(rows, r) for rows, r in below if 0 <= r < height >> (i + 1)}

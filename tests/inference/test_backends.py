@@ -86,10 +86,16 @@ def test_work_is_planned_within_memory():
     assert plan((96, 96), batch=4).band is None
     assert plan((96, 96), batch=4, memory=2**40).workers == 4
     assert plan((96, 96), inputs=1).workers == 1
-    wide = plan((1024, 1024), memory=2**40)
-    assert (wide.workers, wide.band) == (4, 32)
-    assert plan((1024, 1024), memory=250 * 2**20).workers == 2  # 106 MiB each
-    assert plan((1024, 1024), memory=100 * 2**20) == backends.Work(1, 16)  # 83 MiB
+    assert plan((1024, 1024), memory=2**40) == backends.Work(4, 32)
+    assert plan((1024, 1024), inputs=1, memory=2**40) == backends.Work(1, 32, hands=4)
+    assert plan((1024, 1024), inputs=2, memory=2**40) == backends.Work(2, 32, hands=2)
+    # With less memory first less of each image is held, and then fewer threads work.
+    plans = [plan((1024, 1024), memory=mib * 2**20) for mib in range(600, 85, -20)]
+    busy = [work.workers * work.hands for work in plans]
+    assert busy == sorted(busy, reverse=True)
+    assert busy[0] == 4
+    assert busy[-1] == 1
+    assert any(work.band < 32 and work.workers * work.hands == 4 for work in plans)
     with pytest.raises(MemoryError):
         plan((1024, 1024), memory=50 * 2**20)
     # A network that looks at the whole image cannot go band by band.

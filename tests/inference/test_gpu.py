@@ -14,9 +14,11 @@ import torch
 
 from napari_unetpp.inference import gpu
 from napari_unetpp.inference.backends import Backend
+from napari_unetpp.inference.crew import Crew
 from napari_unetpp.inference.gpu import GpuBackend, agrees, full_precision, prepare_gpu
 from napari_unetpp.inference.kernels import TorchLayers
 from napari_unetpp.inference.lanes import Graphs, Lane, Returning
+from napari_unetpp.inference.pace import Pace, Stopped
 from napari_unetpp.inference.predict import predict_array
 from napari_unetpp.inference.tiles import Overlap, Seamless
 from napari_unetpp.model.spec import NetworkSpec
@@ -87,7 +89,7 @@ def test_a_stack_through_a_card(make_model, texture, tiling):
     recorded = []
     card = GpuBackend(layers_of(model), CPU, "fp32", lane=lambda: RecordingLane(recorded))
     truth = predict_array(stack, model, tiling=tiling)
-    got = predict_array(stack, model, tiling=tiling, backend=card)
+    got = predict_array(stack, model, tiling=tiling, backend=card, batch=2)
     assert recorded
     for level in (1, 2):
         np.testing.assert_allclose(got[level], truth[level], atol=1e-6)
@@ -215,13 +217,14 @@ def test_a_cancelled_pass_leaves_the_lane_usable(make_model):
     image = np.zeros((1, 1, 32, 32), np.float32)
     calls = []
 
-    def stop():
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
+    class Impatient(Pace):
+        def checkpoint(self):
+            calls.append(1)
+            if len(calls) == 3:
+                raise Stopped
 
-    with pytest.raises(KeyboardInterrupt):
-        backend.run(image, band=4, checkpoint=stop)
+    with pytest.raises(Stopped):
+        backend.run(image, band=4, crew=Crew(0, pace=Impatient()))
     assert backend.run(image)[0].shape == (1, 1, 32, 32)
 
 

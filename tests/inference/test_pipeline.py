@@ -98,7 +98,7 @@ def test_closing_stops_the_workers_at_their_next_checkpoint():
 
 def test_workers_share_the_threads_and_leave_those_of_others_alone():
     before = torch.get_num_threads()
-    seen = list(run_pipeline(range(4), same, lambda _: torch.get_num_threads(), pairs, workers=2, threads=6))
+    seen = list(run_pipeline(range(4), same, lambda _: torch.get_num_threads(), pairs, workers=2, threads=3))
     assert seen == [3] * 4
     assert torch.get_num_threads() == before
     later = []

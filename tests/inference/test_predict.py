@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from napari_unetpp.box import Box
+from napari_unetpp.inference.backends import prepare
 from napari_unetpp.inference.kernels import TorchLayers
 from napari_unetpp.inference.predict import (
     check_input,
@@ -15,7 +16,6 @@ from napari_unetpp.inference.predict import (
     predict_stack,
     to_uint8,
 )
-from napari_unetpp.inference.stages import batch_size
 from napari_unetpp.inference.store import StoreError, create_store
 from napari_unetpp.inference.tiles import Overlap, Seamless, plan_tiles
 from napari_unetpp.model.intensity import Intensity
@@ -277,9 +277,9 @@ def test_stored_values_are_rounded_probabilities():
     assert to_uint8(np.float32([1 + 1e-6])) == 255
 
 
-def test_a_batch_is_limited_by_its_voxels():
-    assert batch_size(4, (96, 96)) == 4
-    assert batch_size(64, (96, 96)) == 14
-    assert batch_size(4, (2048, 2048)) == 1
+def test_a_batch_is_limited_by_its_voxels(make_model, texture, tmp_path):
+    backend = prepare(make_model())
+    assert backend.best_batch(2, (96, 96)) > 1
+    assert backend.best_batch(2, (2048, 2048)) == 1
     with pytest.raises(ValueError, match="batch 0 "):
-        batch_size(0, (96, 96))
+        run(tmp_path / "a", open_stack(texture(16, 16), axes="yx"), make_model(), batch=0)

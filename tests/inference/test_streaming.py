@@ -99,12 +99,13 @@ def plans(draw):
 
 
 @settings(max_examples=60)
-@given(plans())
-def test_each_row_is_computed_once_from_rows_that_are_there(plan):
+@given(plan=plans())
+def test_each_row_is_computed_once_from_rows_that_are_there(looks_at, plan):
     """The order of the steps, checked against what each layer looks at, written down anew."""
     spec, level, height, band = plan
     there: dict[Rows, set[int]] = defaultdict(set)
-    for step in schedule(spec, level, height, band):
+    steps = schedule(spec, level, height, band)
+    for number, step in enumerate(steps):
         (i, j, part), rows = step.rows, set(range(step.start, step.stop))
         assert rows
         assert not rows & there[Rows(-1 - i, j, part)], "computed twice"
@@ -123,6 +124,9 @@ def test_each_row_is_computed_once_from_rows_that_are_there(plan):
         there[step.rows] |= rows
         for freed, stop in step.frees:
             there[freed] -= set(range(stop))
+        done = [steps[n] for n in step.needs]
+        assert all(n < number for n in step.needs)
+        assert looks_at(spec, height, step) <= {(s.rows, r) for s in done for r in range(s.start, s.stop)}
     for i, j in spec.nodes:
         if i + j <= level:
             assert there[Rows(-1 - i, j, SECOND)] == set(range(height >> i))
@@ -163,7 +167,7 @@ def test_held_bytes_are_those_of_the_tensors(make_model, monkeypatch):
     monkeypatch.setattr(streaming, "_Map", counted)
     with torch.inference_mode():
         for _ in stream(layers, torch.rand(1, 1, 512, 64), 3, 16):
-            most = max(most, sum(p.numel() * 4 for m in maps for p in m._pieces))
+            most = max(most, sum(p.numel() * 4 for m in maps for _, p in m._pieces))
     told = peak_bytes(model.spec, 3, (512, 64), 16, item=4)
     # Pieces are kept whole until their last row is done with: up to a band more of each map.
     assert 0.4 * told < most < 1.3 * told

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from napari_unetpp.box import Box
-    from napari_unetpp.inference.backends import Backend, Precision
+    from napari_unetpp.inference.backends import Backend, Engine, Precision
     from napari_unetpp.inference.store import PredictionStore
     from napari_unetpp.inference.tiles import Tiles
     from napari_unetpp.model.checkpoint import Model
@@ -114,18 +114,18 @@ def run(job: Job, say: Output) -> tuple[PredictionStore, dict[str, Any]]:
 
 def _predict(job: Job, store: PredictionStore, say: Output, fresh: bool) -> dict[str, Any]:
     from napari_unetpp.inference.predict import TileDone, predict_stack
-    from napari_unetpp.inference.stages import BATCH
 
     began, before = time.monotonic(), store.done_count
+    best = job.backend.best_batch(job.tiles.level, job.tiles.input_extent)
     details = {
         "region": None if job.region is None else [job.region.start, job.region.stop],
         "channel": job.channel,
-        "batch": BATCH,
+        "batch": best,
     }
     if fresh:
         store.update_record(details)
     # A continued run must group its patches as its beginning did, to end in the same bytes.
-    batch = int(store.record.get("batch", BATCH))
+    batch = int(store.record.get("batch", best))
     _tell_start(job, store, say)
     voxels = 0
     run = predict_stack(
@@ -166,26 +166,43 @@ def _predict(job: Job, store: PredictionStore, say: Output, fresh: bool) -> dict
     }
 
 
-def make_backend(model: Model, stack: Stack, precision: Precision, say: Output) -> Backend:
-    """The model made ready for a stack; says so where it became another precision than was asked for."""
-    from napari_unetpp.inference.backends import prepare
+def make_backend(
+    model: Model,
+    stack: Stack,
+    precision: Precision,
+    say: Output,
+    *,
+    output: Path | None = None,
+    engine: Engine = "torch",
+) -> Backend:
+    """The model made ready for a stack; says how, where that is not a matter of course.
 
-    backend = prepare(model, precision, stack=stack)
+    Parameters
+    ----------
+    output
+        Store of a run that may be continued: left open, the precision is its own, and int8 is made
+        with its numbers.
+    """
+    from napari_unetpp.inference.backends import prepare
+    from napari_unetpp.inference.folders import is_store
+    from napari_unetpp.inference.runs import recorded_calibration
+    from napari_unetpp.inference.store import open_store
+
+    calibration = None
+    if output is not None and is_store(output):
+        begun = open_store(output)
+        if precision == "auto":
+            recorded, _, other = begun.record.get("precision", "fp32").partition(" ")
+            precision, engine = recorded, other or engine
+        if precision == "int8":
+            calibration = recorded_calibration(begun)
+    if precision == "int8" and calibration is None:
+        say.say("int8: measuring the stack and testing the labels")
+    backend = prepare(model, precision, stack=stack, calibration=calibration, engine=engine)
     if backend.note:
         say.say(backend.note)
         say.event("backend", precision=backend.precision, note=backend.note)
     return backend
-
-
-def choose_precision(output: Path, wanted: Precision, overwrite: bool) -> Precision:
-    """What was wanted; left open, that of the run which the output holds already."""
-    from napari_unetpp.inference.folders import is_store
-    from napari_unetpp.inference.store import open_store
-
-    if wanted != "auto" or overwrite or not is_store(output):
-        return wanted
-    recorded: Precision = open_store(output).record.get("precision", "fp32")
-    return recorded
 
 
 def tell_end(summary: Mapping[str, Any], say: Output) -> None:

@@ -50,6 +50,11 @@ class Precision(StrEnum):
     int8 = "int8"
 
 
+class Engine(StrEnum):
+    torch = "torch"
+    openvino = "openvino"
+
+
 class Unpainted(StrEnum):
     background = "background"
     ignore = "ignore"
@@ -171,7 +176,6 @@ def plan(shape: Sequence[int], backend: Backend, tiling: Tiling, level: int | No
     Seamless tiles whose size was left open become smaller where they must; their exact halo keeps
     the result the same.
     """
-    from napari_unetpp.inference.stages import BATCH, batch_size
     from napari_unetpp.inference.tiles import plan_tiles
     from napari_unetpp.inference.tiling import Overlap, Seamless
 
@@ -183,7 +187,7 @@ def plan(shape: Sequence[int], backend: Backend, tiling: Tiling, level: int | No
     while True:
         extent = tiles.input_extent
         try:
-            backend.plan(tiles.level, extent, batch_size(BATCH, extent), 1, memory, threads=1)
+            backend.plan(tiles.level, extent, backend.best_batch(tiles.level, extent), 1, memory, threads=1)
         except MemoryError as error:
             if not edges:
                 raise BadUsage(

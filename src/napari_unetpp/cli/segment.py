@@ -12,7 +12,6 @@ from napari_unetpp.cli import _options as options
 from napari_unetpp.cli._job import (
     Job,
     check_labels_path,
-    choose_precision,
     make_backend,
     open_image,
     open_model,
@@ -48,6 +47,9 @@ def segment(
     memory: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Bound of the network's maps, as 2GiB.  [default: 256MiB on CPU]")
     ] = None,
+    engine: Annotated[
+        options.Engine, typer.Option(help="openvino runs on the CPU alone: pip install 'napari-unetpp[openvino]'.")
+    ] = options.Engine.torch,
     threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU.  [default: one a core]")] = None,
     region: Annotated[
         str | None,
@@ -90,7 +92,8 @@ def segment(
         chosen_tiling = options.choose_tiling(network, tiling, patch, stride, aggregate)
         if labels is not None:
             check_labels_path(labels, stack, output, overwrite)
-        backend = make_backend(network, image, choose_precision(output, precision.value, overwrite), say)
+        begun = None if overwrite else output
+        backend = make_backend(network, image, precision.value, say, output=begun, engine=engine.value)
         tiles = options.plan(image.shape_predicted, backend, chosen_tiling, level, budget)
         job = Job(image, network, tiles, output, backend, box, channel, overwrite, budget, threads)
         store, summary = run(job, say)

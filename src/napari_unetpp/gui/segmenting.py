@@ -123,7 +123,6 @@ def _fill(
     request: Request, model: Model, tiles: Tiles, store: PredictionStore, backend: Backend
 ) -> Generator[Prepared | TileDone | Waiting]:
     from napari_unetpp.inference.predict import predict_stack
-    from napari_unetpp.inference.stages import BATCH
 
     wanted = set(_tiles_within(tiles, request.region))
     missing = {index for index in wanted if not store.is_done(tiles.tile(index))}
@@ -132,7 +131,7 @@ def _fill(
     if not missing:
         return
     # A continued run must group its patches as its beginning did, to end in the same bytes.
-    batch = int(store.record.get("batch", BATCH))
+    batch = int(store.record.get("batch", backend.best_batch(tiles.level, tiles.input_extent)))
     if "batch" not in store.record:
         store.update_record({"batch": batch})
     run = predict_stack(

@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from napari_unetpp.inference.backends import MEMORY, Backend
+from napari_unetpp.inference.backends import Backend
 from napari_unetpp.inference.kernels import TorchLayers, whole_pass
 from napari_unetpp.inference.ladder import Ladder
 from napari_unetpp.inference.lanes import CudaLane, Lane, Returning
 from napari_unetpp.inference.outputs import finished, wanted_part
+from napari_unetpp.inference.planning import MEMORY, Work
 from napari_unetpp.inference.streaming import stream
 from napari_unetpp.model.unetpp import pad_to_grid
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from napari_unetpp.inference.crew import Crew
     from napari_unetpp.inference.kernels import Layers
     from napari_unetpp.model.unetpp import UNetPlusPlus
 
@@ -89,10 +91,7 @@ class GpuBackend(Backend):
         return nullcontext() if self._rounded else full_precision()
 
     def best_batch(self, level: int, extent: Sequence[int]) -> int:
-        """Inputs of that extent in one pass that keep the card busy, within the memory that is free now.
-
-        It belongs into the record of a run, which is to be continued in equal batches.
-        """
+        """Inputs of that extent in one pass that keep the card busy, within the memory that is free now."""
         images = _MOST_IMAGES
         while images > 1 and self._workers(1) * self.bytes_held(level, extent, images, None) > self.memory:
             images //= 2
@@ -100,6 +99,11 @@ class GpuBackend(Backend):
 
     def _workers(self, threads: int) -> int:
         return 2 if self.device.type == "cuda" else 1  # a second one computes while the first copies
+
+    def _ways(self, level: int, extent: Sequence[int], batch: int, most: int, threads: int) -> Iterator[Work]:
+        # A kernel is run by all of the card, whoever launches it: high bands before a second worker.
+        for band in self._bands(level, extent, batch):
+            yield from (Work(workers, band) for workers in range(most if band is None else 1, 0, -1))
 
     def _bands(self, level: int, extent: Sequence[int], batch: int) -> Iterator[int | None]:
         """One pass over the whole, or bands as high as there is memory for: small ones leave a card idle."""
@@ -117,7 +121,7 @@ class GpuBackend(Backend):
         band: int | None,
         crop: tuple[slice, ...],
         out: list[NDArray[Any]],
-        checkpoint: Callable[[], None],
+        crew: Crew,
     ) -> None:
         heads = self.spec.heads_up_to(level)
         lane, counts = self._lane(), out[0].dtype == np.uint8
@@ -125,7 +129,7 @@ class GpuBackend(Backend):
             image = lane.send(pad_to_grid(torch.from_numpy(batch), self.spec.grid))
             returning = Returning(lane.fetch)
             for images, d, first, values in self._finished(lane, image, level, band, counts):
-                checkpoint()
+                crew.checkpoint()
                 if part := wanted_part(first, values.shape[2], crop):
                     into = torch.from_numpy(out[heads.index(d)])
                     returning.put(values[part[0]], into[images, :, part[1]])

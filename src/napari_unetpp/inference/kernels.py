@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from napari_unetpp.model.unetpp import pad_to_grid
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from napari_unetpp.model.spec import NetworkSpec
     from napari_unetpp.model.unetpp import Nodes, UNetPlusPlus
@@ -92,19 +92,18 @@ class Convolution:
     before: tuple[Tensor, Tensor] | None = None
 
 
-def fold_network(network: UNetPlusPlus) -> dict[str, tuple[Convolution, ...]]:
-    """Convolutions of every node ("i_j") and of every head ("head_d").
+def fold_network(network: UNetPlusPlus) -> Iterator[tuple[str, tuple[Convolution, ...]]]:
+    """Convolutions of every node ("i_j") and of every head ("head_d"), one node at a time.
 
-    Folding is done in float64, so it changes no more than the last bit of a float32.
+    Folding is done in float64, so it changes no more than the last bit of a float32; who takes one
+    after the other never holds all weights in it.
     """
-    folded: dict[str, tuple[Convolution, ...]] = {}
     for key, node in network.nodes.items():
         layers = list(node.children())  # two blocks of the same kind
         half = len(layers) // 2
-        folded[key] = (_fold(layers[:half]), _fold(layers[half:]))
+        yield key, (_fold(layers[:half]), _fold(layers[half:]))
     for level, head in network.heads.items():
-        folded[f"head_{level}"] = (_fold(list(head.children()) or [head]),)
-    return folded
+        yield f"head_{level}", (_fold(list(head.children()) or [head]),)
 
 
 def _fold(block: list[nn.Module]) -> Convolution:
@@ -148,7 +147,7 @@ class TorchLayers:
         self._pool = F.max_pool2d if self.spec.ndim == 2 else F.max_pool3d
         self._units = {
             key: tuple(make_unit(c, self.spec.ndim, device, dtype) for c in convolutions)
-            for key, convolutions in fold_network(network).items()
+            for key, convolutions in fold_network(network)
         }
         self._ups = {
             key: copy.deepcopy(up).to(device, dtype).eval().requires_grad_(False) for key, up in network.ups.items()
@@ -267,10 +266,26 @@ def add_diagonal(layers: Layers, nodes: Nodes, image: Tensor, d: int) -> None:
         else:
             skips = [nodes[node] for node in spec.same_row(i, j)]
             up = layers.up(i, j, nodes[i + 1, j - 1])
-            x = torch.cat([up, *skips] if spec.concatenation == "up-first" else [*skips, up], dim=1)
+            x = side_by_side([up, *skips] if spec.concatenation == "up-first" else [*skips, up])
         for unit in layers.node(i, j):
             x = unit(x if unit.before is None else unit.before(x))
         nodes[i, j] = x
+
+
+def side_by_side(maps: list[Tensor]) -> Tensor:
+    """Maps of one extent as one, their channels one after the other.
+
+    torch moves bytes one by one, but floats many at a time; so four counts are moved as one float32.
+    """
+    if maps[0].dtype is not torch.uint8 or any(m.shape[1] % 4 for m in maps):
+        return torch.cat(maps, dim=1)
+    matrices = [as_floats(m.movedim(1, -1).contiguous()) for m in maps]
+    return torch.cat(matrices, dim=-1).view(torch.uint8).movedim(-1, 1)
+
+
+def as_floats(counts: Tensor) -> Tensor:
+    """The same bytes, four of the last axis in one float32; other types as they are."""
+    return counts.view(torch.float32) if counts.dtype is torch.uint8 else counts
 
 
 def head_logits(layers: Layers, nodes: Nodes, d: int) -> Tensor:

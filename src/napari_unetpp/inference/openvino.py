@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from napari_unetpp.inference.backends import Backend
+from napari_unetpp.inference.crew import ALONE
 from napari_unetpp.inference.kernels import TorchLayers, fold_network
 from napari_unetpp.inference.precision import DTYPES
 from napari_unetpp.model.unetpp import pad_to_grid
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from napari_unetpp.inference.crew import Crew
     from napari_unetpp.inference.kernels import Convolution
     from napari_unetpp.model.checkpoint import Model
     from napari_unetpp.model.spec import NetworkSpec
@@ -73,20 +75,24 @@ class OpenVinoBackend(Backend):
     engine = "openvino"
 
     def __init__(self, model: Model, precision: str, core: Any) -> None:
-        super().__init__(TorchLayers(model.network, model.device, DTYPES[precision]), model.device, precision)
+        # A run in other last bits than torch's: it is continued by the same engine.
+        name = f"{precision} openvino"
+        super().__init__(TorchLayers(model.network, model.device, DTYPES[precision]), model.device, name)
         self._engine = _Engine(model.network, precision, core)
 
-    def bytes_held(self, level: int, extent: Sequence[int], batch: int, band: int | None) -> int:
-        held = super().bytes_held(level, extent, batch, band)
+    def bytes_held(self, level: int, extent: Sequence[int], batch: int, band: int | None, hands: int = 1) -> int:
+        held = super().bytes_held(level, extent, batch, band, hands)
         return held if band is not None else int(_PLANNED_BY_IT * held)
 
     def _bands(self, level: int, extent: Sequence[int], batch: int) -> Iterator[int | None]:
         yield None
         yield from (band for band in super()._bands(level, extent, batch) if band is not None)
 
-    def _pieces(self, image: Tensor, level: int, band: int | None) -> Iterator[tuple[slice, int, int, Tensor]]:
+    def _pieces(
+        self, image: Tensor, level: int, band: int | None, crew: Crew = ALONE
+    ) -> Iterator[tuple[slice, int, int, Tensor]]:
         if band is not None:
-            yield from super()._pieces(image, level, band)
+            yield from super()._pieces(image, level, band, crew)
             return
         padded = pad_to_grid(image, self.spec.grid).contiguous().numpy()
         for d, logits in zip(self.spec.heads_up_to(level), self._engine.run(padded, level), strict=True):
@@ -112,7 +118,7 @@ class _Engine:
     def __init__(self, network: UNetPlusPlus, precision: str, core: Any) -> None:
         self._spec, self._core = network.spec, core
         self._hint = _HINTS[precision]
-        self._folded = fold_network(network)
+        self._folded = dict(fold_network(network))
         self._ups = {key: _parameters(up) for key, up in network.ups.items()}
         self._threads = torch.get_num_threads()
         self._compiled: OrderedDict[tuple[tuple[int, ...], int, int], _Compiled] = OrderedDict()

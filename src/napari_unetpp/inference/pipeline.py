@@ -8,13 +8,11 @@ Decides how a list of jobs runs through three stages (`run_pipeline`)::
                           of torch's threads
 
 At most `ahead` jobs are between the first and the last stage, so memory is bounded however long the
-list is and however slow the disk. Several workers of one thread each beat one worker of many: no
-layer is too small for them, and nothing waits for the slowest part of each layer.
+list is and however slow the disk.
 """
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
@@ -23,6 +21,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
+from napari_unetpp.inference.crew import thread_pool
 from napari_unetpp.inference.pace import Pace
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ def run_pipeline(
     compute
         Called by `workers` threads.
     threads
-        Of torch, for all workers together; None is `torch.get_num_threads()`.
+        Of torch, for each worker; None is a fair share of `torch.get_num_threads()`.
     ahead
         Most jobs that are read and not collected yet; None is one more than there are workers.
     heartbeat
@@ -64,21 +63,21 @@ def run_pipeline(
     pace = pace or Pace()
     ahead = ahead or workers + 1
     reader, writer = ThreadPoolExecutor(1, "read"), ThreadPoolExecutor(1, "write")
-    pool = _Workers(workers, threads, pace)
+    pool = thread_pool("compute", workers, threads or max(1, torch.get_num_threads() // workers), pace.enter)
     waiting: deque[Future[Result]] = deque()
     try:
         for job in jobs:
             while len(waiting) >= ahead:
                 yield from _next(waiting, heartbeat)
             raw = reader.submit(read, job)
-            computed = pool.executor.submit(_after, raw, compute)
+            computed = pool.submit(_after, raw, compute)
             waiting.append(writer.submit(_after, computed, partial(collect, job)))
             del raw, computed  # they hold the big arrays of their stage
         while waiting:
             yield from _next(waiting, heartbeat)
     finally:
         pace.stop()
-        for executor in (reader, pool.executor, writer):
+        for executor in (reader, pool, writer):
             executor.shutdown(wait=True, cancel_futures=True)
 
 
@@ -98,25 +97,3 @@ def _next(waiting: deque[Future[Result]], heartbeat: float | None) -> Iterator[R
         waiting.popleft()
         yield result
         return
-
-
-class _Workers:
-    """Threads that share torch's threads among them."""
-
-    def __init__(self, workers: int, threads: int | None, pace: Pace) -> None:
-        before = torch.get_num_threads()
-        each = max(1, (threads or before) // workers)
-        everybody = threading.Barrier(workers + 1)
-        numbers = iter(range(workers))
-
-        def begin() -> None:
-            pace.enter(next(numbers))
-            torch.get_num_threads()  # or torch would set the number anew at the first parallel loop
-            torch.set_num_threads(each)  # of the calling thread, and of those that come later
-            everybody.wait()
-
-        self.executor = ThreadPoolExecutor(workers, "compute", initializer=begin)
-        for _ in range(workers):
-            self.executor.submit(int)
-        everybody.wait()
-        torch.set_num_threads(before)  # later threads of this process shall not be poor

@@ -21,7 +21,7 @@ from napari_unetpp.inference.backends import Backend, Precision, prepare
 from napari_unetpp.inference.events import TileDone, Waiting
 from napari_unetpp.inference.inputs import check_input, measure_stack, network_input
 from napari_unetpp.inference.kernels import add_diagonal, head_logits
-from napari_unetpp.inference.runs import join_run, make_record, open_run
+from napari_unetpp.inference.runs import join_run, keep_calibration, make_record, open_run
 from napari_unetpp.inference.stages import Run, run_stages, to_uint8
 from napari_unetpp.inference.tiles import Tile, Tiles, plan_tiles, tiling_from_card
 from napari_unetpp.model.intensity import Scaling, measure
@@ -147,7 +147,7 @@ def predict_stack(
     tiles: Tiles,
     store: PredictionStore,
     *,
-    batch: int = 4,
+    batch: int | None = None,
     backend: Backend | None = None,
     memory: int | None = None,
     threads: int | None = None,
@@ -163,7 +163,8 @@ def predict_stack(
     Parameters
     ----------
     batch
-        Most tiles (seamless) or patches (overlap) in one pass. Keep it when a run is continued.
+        Most tiles (seamless) or patches (overlap) in one pass; None is `Backend.best_batch`. Keep it when
+        a run is continued.
     backend
         The model made ready (`prepare`); None prepares it in the precision that is best here.
     memory
@@ -187,6 +188,8 @@ def predict_stack(
     check_input(stack, model)
     backend = backend or prepare(model)
     scaling = join_run(store, stack, model, tiles, precision=backend.precision)
+    keep_calibration(store, backend)
+    batch = backend.best_batch(tiles.level, tiles.input_extent) if batch is None else batch
     run = Run(stack, model, backend, tiles, scaling, batch, counts=True)
 
     def collect(parts: list[tuple[Tile, dict[int, NDArray[Any]]]]) -> list[Tile]:
@@ -223,7 +226,7 @@ def predict_array(
     backend: Backend | None = None,
     memory: int | None = None,
     threads: int | None = None,
-    batch: int = 4,
+    batch: int | None = None,
 ) -> dict[int, NDArray[np.float32]]:
     """Probabilities {level: (class, *stack.shape_predicted)} of a stack that fits in memory.
 
@@ -260,7 +263,7 @@ def predict_tiles(
     scaling: Scaling,
     *,
     wanted: NDArray[np.bool_] | None = None,
-    batch: int = 4,
+    batch: int | None = None,
     backend: Backend | None = None,
     memory: int | None = None,
     threads: int | None = None,
@@ -275,6 +278,7 @@ def predict_tiles(
     if wanted is None:
         wanted = np.ones(len(tiles), bool)
     backend = backend or prepare(model, stack=stack)
+    batch = backend.best_batch(tiles.level, tiles.input_extent) if batch is None else batch
     run = Run(stack, model, backend, tiles, scaling, batch, counts=False)
     for parts in run_stages(run, wanted, lambda parts: parts, memory=memory, threads=threads):
         yield from parts or ()

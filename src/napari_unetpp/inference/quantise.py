@@ -107,7 +107,7 @@ class Int8Convolution:
 
 def convolutions(network: UNetPlusPlus, level: int) -> dict[str, Convolution]:
     """Folded convolutions that L1..`level` need, in the order in which they run, by the keys of `Calibration`."""
-    folded = fold_network(network)
+    folded = dict(fold_network(network))
     nodes = {
         f"{i}_{j}.{part}": folded[f"{i}_{j}"][part] for i, j in network.spec.nodes if i + j <= level for part in (0, 1)
     }

@@ -1,7 +1,7 @@
 """Which run a store belongs to, and whether another run may go on in it.
 
 Decides, in this order: what is recorded of a run (`make_record`), how a store is opened for one
-(`open_run`) and joined (`join_run`), and in which words another run is refused.
+(`open_run`) and joined (`join_run`, `keep_calibration`), and in which words another run is refused.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from napari_unetpp.model.intensity import Scaling
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from napari_unetpp.inference.backends import Backend
+    from napari_unetpp.inference.quantise import Calibration
     from napari_unetpp.inference.tiles import Tiles
     from napari_unetpp.model.checkpoint import Model
     from napari_unetpp.stacks import Stack
@@ -146,6 +148,42 @@ def join_run(
     if "model_sha256" not in store.record:
         store.update_record(record)
     return scaling
+
+
+def keep_calibration(store: PredictionStore, backend: Backend) -> None:
+    """Write down the numbers that int8 was made with, for whoever goes on with the run.
+
+    Raises
+    ------
+    StoreError
+        Where the run was begun with others.
+    """
+    if backend.calibration is None:
+        return
+    mine = json.loads(json.dumps(backend.calibration.to_json()))
+    if store.record.get("calibration", mine) != mine:
+        raise StoreError(
+            f"{store.path} was begun with another int8 calibration; prepare the model with the one in its record "
+            "(recorded_calibration), or overwrite it"
+        )
+    if "calibration" not in store.record:
+        store.update_record({"calibration": mine})
+
+
+def recorded_calibration(store: PredictionStore) -> Calibration | None:
+    """With what the int8 network of a run was made; None where there was none.
+
+    Raises
+    ------
+    ValueError
+        Where it is damaged.
+    """
+    values = store.record.get("calibration")
+    if values is None:
+        return None
+    from napari_unetpp.inference.quantise import Calibration
+
+    return Calibration.from_json(values)
 
 
 def _refuse_other_run(store: PredictionStore, record: Mapping[str, Any]) -> None:

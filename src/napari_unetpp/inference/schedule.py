@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
+from napari_unetpp.inference.crew import steps_ahead
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -44,11 +46,20 @@ _REST = 2
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Compute rows `start` to `stop` of `rows`; after it, rows of others below `frees` are done with."""
+    """Compute rows `start` to `stop` of `rows`.
+
+    Parameters
+    ----------
+    needs
+        Numbers of the earlier steps whose rows it looks at.
+    frees
+        Rows of others below these are done with, once this and all earlier steps are.
+    """
 
     rows: Rows
     start: int
     stop: int
+    needs: tuple[int, ...]
     frees: tuple[tuple[Rows, int], ...]
 
 
@@ -99,15 +110,19 @@ class _Plan:
         ]
         self.stop = dict.fromkeys(self.order, 0)
         self.freed = dict.fromkeys(self.order, 0)
+        self.pieces: dict[Rows, list[tuple[int, int, int]]] = {rows: [] for rows in self.order}
 
     def steps(self) -> Iterator[Step]:
         """Round after round, every map advances by at most a band."""
+        number = 0
         while any(self.stop[rows] < self.extent(rows) for rows in self.order):
             for rows in self.order:
                 start, stop = self.stop[rows], self.reachable(rows)
                 if stop > start:
                     self.stop[rows] = stop
-                    yield Step(rows, start, stop, tuple(self.frees(rows)))
+                    self.pieces[rows].append((start, stop, number))
+                    number += 1
+                    yield Step(rows, start, stop, tuple(self.needs(rows, start, stop)), tuple(self.frees(rows)))
 
     def extent(self, rows: Rows) -> int:
         """All rows that there will be."""
@@ -137,6 +152,24 @@ class _Plan:
             return 2 * (done if done == whole else max(0, done - up_reach(self.spec)))
         return done // 2 if source.i < i else done
 
+    def needs(self, rows: Rows, start: int, stop: int) -> Iterator[int]:
+        """Steps that gave the rows which these look at."""
+        for source in self.sources(rows):
+            low, high = self.seen(rows, source, start, stop)
+            for first, last, number in reversed(self.pieces[source]):
+                if last <= low:
+                    break
+                if first < high:
+                    yield number
+
+    def seen(self, rows: Rows, source: Rows, start: int, stop: int) -> tuple[int, int]:
+        """Rows of a source that rows `start` to `stop` look at; they may lie beyond the image."""
+        reach = head_reach(self.spec) if rows.part == HEAD else 1
+        low, high = start - reach, stop + reach
+        if source.i > rows.i:
+            return low // 2 - up_reach(self.spec), -(-high // 2) + up_reach(self.spec)
+        return (2 * low, 2 * high) if source.i < rows.i else (low, high)
+
     def frees(self, changed: Rows) -> Iterator[tuple[Rows, int]]:
         """Sources of what was just computed that have rows which nobody will read again."""
         for source in self.sources(changed):
@@ -150,13 +183,12 @@ class _Plan:
         now = self.stop[reader]
         if now == self.extent(reader):
             return self.extent(source)
-        row = max(0, now - (head_reach(self.spec) if reader.part == HEAD else 1))
-        if source.i > reader.i:
-            return max(0, row // 2 - up_reach(self.spec))
-        return 2 * row if source.i < reader.i else row
+        return max(0, self.seen(reader, source, now, now)[0])
 
 
-def peak_bytes(spec: NetworkSpec, level: int, extent: Sequence[int], band: int, *, item: int, batch: int = 1) -> int:
+def peak_bytes(
+    spec: NetworkSpec, level: int, extent: Sequence[int], band: int, *, item: int, batch: int = 1, hands: int = 1
+) -> int:
     """About the most bytes that a pass holds beside the image and the result.
 
     Counted are the rows held, the input gathered for a convolution and its output; the libraries
@@ -168,31 +200,35 @@ def peak_bytes(spec: NetworkSpec, level: int, extent: Sequence[int], band: int, 
         Spatial extent of the image; a `band` of all its rows is a pass over the whole.
     item
         Bytes of one element: 4 for fp32, 2 for bf16 and fp16, 1 for int8.
+    hands
+        Threads at the pass. Each gathers its own input, and none is far ahead of the others
+        (`crew.steps_ahead`), so rows are held for so many steps more.
     """
     height, *across = (math.ceil(n / spec.grid) * spec.grid for n in extent)
     across_voxels = math.prod(across)
     # A short image has the same steps at its begin and end as a long one, and the same band between.
     short = 16 * 2**level + 4 * band
     height = min(height, math.ceil(short / spec.grid) * spec.grid)
-    peak = held = 0
+    peak = held = largest = 0
     live: dict[Rows, list[int]] = {}
 
-    def size(rows: Rows, count: int) -> int:
-        voxels = across_voxels >> rows.i * len(across)
-        return batch * item * count * voxels * _channels(spec, rows)
+    def size(rows: Rows, count: int, channels: int) -> int:
+        return batch * item * count * (across_voxels >> rows.i * len(across)) * channels
 
-    for step in schedule(spec, level, height, min(band, height)):
-        rows = step.rows
-        taken = step.stop - step.start + 2
-        gathered = batch * item * taken * (across_voxels >> rows.i * len(across)) * _inputs(spec, rows)
-        peak = max(peak, held + gathered + size(rows, step.stop - step.start))
+    steps = schedule(spec, level, height, min(band, height))
+    later = steps_ahead(hands) - 1
+    for number, step in enumerate(steps):
+        rows, count = step.rows, step.stop - step.start
+        gathered, output = size(rows, count + 2, _inputs(spec, rows)), size(rows, count, _channels(spec, rows))
+        largest = max(largest, gathered + output)
+        peak = max(peak, held + gathered + output)
         if rows.part != HEAD:
             live.setdefault(rows, [0, 0])[1] = step.stop
-            held += size(rows, step.stop - step.start)
-        for freed, below in step.frees:
-            held -= size(freed, below - live[freed][0])
+            held += output
+        for freed, below in steps[number - later].frees if number >= later else ():
+            held -= size(freed, below - live[freed][0], _channels(spec, freed))
             live[freed][0] = below
-    return peak
+    return peak + (hands - 1) * largest
 
 
 def _channels(spec: NetworkSpec, rows: Rows) -> int:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import numpy as np
 import torch
 
+from napari_unetpp.inference.allocator import giving_back
+from napari_unetpp.inference.crew import Crew
 from napari_unetpp.inference.inputs import network_input, read_raw
 from napari_unetpp.inference.overlap import BandSums, PatchGroup, PatchReader, patch_groups
 from napari_unetpp.inference.pace import Pace
@@ -21,7 +23,7 @@ from napari_unetpp.inference.pipeline import run_pipeline
 from napari_unetpp.inference.tiling import Overlap
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -34,24 +36,6 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 Parts = list[tuple["Tile", dict[int, "NDArray[Any]"]]]
 
-BATCH = 4  # inputs in one pass: more gain nothing on a CPU
-# Voxels in one pass over whole images. A network of widths 32..512 holds about 2.8 kB of float32
-# features a voxel, so this is some 0.4 GB; larger images go one at a time, and band by band.
-FORWARD_VOXELS = 2**17
-
-
-def batch_size(wanted: int, extent: Sequence[int]) -> int:
-    """Images of that spatial extent in one pass: `wanted`, or as many as are worth it.
-
-    It depends on nothing but its arguments, so an interrupted run is continued in equal batches.
-
-    >>> batch_size(4, (96, 96)), batch_size(4, (192, 208)), batch_size(4, (1024, 1024))
-    (4, 3, 1)
-    """
-    if wanted < 1:
-        raise ValueError(f"batch {wanted} is not a number of images; use 1 or more")
-    return max(1, min(wanted, FORWARD_VOXELS // math.prod(extent)))
-
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -60,7 +44,7 @@ class Run:
     Parameters
     ----------
     batch
-        Most tiles or patches in one pass.
+        Most tiles or patches in one pass; they are grouped by it.
     counts
         Give uint8 with 255 = 1.0 instead of float32.
     """
@@ -72,6 +56,10 @@ class Run:
     scaling: Scaling
     batch: int
     counts: bool
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise ValueError(f"batch {self.batch} is not a number of images; use 1 or more")
 
     @property
     def levels(self) -> tuple[int, ...]:
@@ -110,20 +98,32 @@ def run_stages(
     """
     pace, threads = Pace(pace), threads or torch.get_num_threads()
     kind = _OverlapStages if isinstance(run.tiles.tiling, Overlap) else _SeamlessStages
-    stages: _Stages = kind(run, wanted.copy(), pace)
+    stages: _Stages = kind(run, wanted.copy())
     stages.work = run.backend.plan(
         run.tiles.level, stages.extent, stages.batch, stages.passes, memory or run.backend.memory, threads
     )
-    return run_pipeline(
-        stages.jobs(),
-        stages.read,
-        stages.compute,
-        lambda job, computed: then(stages.collect(job, computed)),
-        workers=stages.work.workers,
-        threads=threads,
-        pace=pace,
-        heartbeat=heartbeat,
-    )
+    return _running(stages, then, threads, pace, heartbeat)
+
+
+def _running(
+    stages: _Stages, then: Callable[[Parts], Result], threads: int, pace: Pace, heartbeat: float | None
+) -> Iterator[Result | None]:
+    workers, hands = stages.work.workers, stages.work.hands
+    with giving_back():
+        stages.crew = Crew(workers * (hands - 1), workers, pace)
+        try:
+            yield from run_pipeline(
+                stages.jobs(),
+                stages.read,
+                stages.compute,
+                lambda job, computed: then(stages.collect(job, computed)),
+                workers=workers,
+                threads=1 if hands > 1 else max(1, threads // workers),
+                pace=pace,
+                heartbeat=heartbeat,
+            )
+        finally:
+            stages.crew.close()
 
 
 class _Stages(Protocol):
@@ -139,6 +139,7 @@ class _Stages(Protocol):
     batch: int
     passes: int
     work: Work
+    crew: Crew
 
     def jobs(self) -> Iterator[Any]: ...
 
@@ -160,12 +161,13 @@ class _Group:
 
 class _SeamlessStages:
     work: Work
+    crew: Crew
 
-    def __init__(self, run: Run, wanted: NDArray[np.bool_], pace: Pace) -> None:
-        self._run, self._wanted, self._pace = run, wanted, pace
+    def __init__(self, run: Run, wanted: NDArray[np.bool_]) -> None:
+        self._run, self._wanted = run, wanted
         tiles = run.tiles
         self.extent = tiles.input_extent
-        self.batch = batch_size(run.batch, self.extent)
+        self.batch = run.batch
         self.passes = math.ceil(len(tiles) / self.batch)
 
     def jobs(self) -> Iterator[_Group]:
@@ -197,7 +199,7 @@ class _SeamlessStages:
             band=self.work.band,
             crop=crop,
             counts=run.counts,
-            checkpoint=self._pace.checkpoint,
+            crew=self.crew,
         )
 
     def collect(self, group: _Group, heads: list[NDArray[Any]]) -> Parts:
@@ -212,13 +214,14 @@ class _SeamlessStages:
 
 class _OverlapStages:
     work: Work
+    crew: Crew
 
-    def __init__(self, run: Run, wanted: NDArray[np.bool_], pace: Pace) -> None:
-        self._run, self._wanted, self._pace = run, wanted, pace
+    def __init__(self, run: Run, wanted: NDArray[np.bool_]) -> None:
+        self._run, self._wanted = run, wanted
         tiles = run.tiles
         assert isinstance(tiles.tiling, Overlap)
         self.extent = tiles.input_extent
-        self.batch = batch_size(run.batch, self.extent)
+        self.batch = run.batch
         in_plane = math.prod(map(len, tiles.patch_starts))
         self.passes = math.ceil(in_plane * math.prod(tiles.shape[: tiles.leading]) / self.batch)
         self._reader = PatchReader(tiles, lambda box: read_raw(run.stack, box))
@@ -236,7 +239,7 @@ class _OverlapStages:
         if read is None:
             return []
         run = self._run
-        return run.backend.run(read, run.tiles.level, band=self.work.band, checkpoint=self._pace.checkpoint)
+        return run.backend.run(read, run.tiles.level, band=self.work.band, crew=self.crew)
 
     def collect(self, group: PatchGroup, heads: list[NDArray[Any]]) -> Parts:
         complete = self._sums.add(group, heads)

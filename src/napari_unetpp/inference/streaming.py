@@ -12,10 +12,16 @@ taken anew for each convolution would cost more in page faults than the copying.
 from __future__ import annotations
 
 import math
+import threading
+from collections import deque
+from concurrent.futures import wait
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import torch
 
+from napari_unetpp.inference.crew import ALONE, Turns
+from napari_unetpp.inference.kernels import as_floats
 from napari_unetpp.inference.schedule import FIRST, HEAD, SECOND, Rows, schedule, up_reach
 
 if TYPE_CHECKING:
@@ -23,11 +29,14 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from napari_unetpp.inference.crew import Crew
     from napari_unetpp.inference.kernels import Layers, Unit
     from napari_unetpp.inference.schedule import Step
 
 
-def stream(layers: Layers, image: Tensor, level: int, band: int) -> Iterator[tuple[int, int, Tensor]]:
+def stream(
+    layers: Layers, image: Tensor, level: int, band: int, crew: Crew = ALONE
+) -> Iterator[tuple[int, int, Tensor]]:
     """(level, first row, logits) of every head, in pieces of about `band` rows, as they come.
 
     Parameters
@@ -36,46 +45,95 @@ def stream(layers: Layers, image: Tensor, level: int, band: int) -> Iterator[tup
         (1, channel, [z,] y, x) float32, its extent a multiple of the grid.
     band
         Rows of the first spatial axis that enter at once, a multiple of ``2**level``.
+    crew
+        Who helps; pieces come in another order then, and are the same.
     """
     if len(image) != 1:
         raise ValueError(f"a batch of {len(image)} images; one at a time goes band by band")
-    nodes = [node for node in layers.spec.nodes if sum(node) <= level]
-    maps = {Rows(*node, part): _Map() for node in nodes for part in (FIRST, SECOND)}
-    buffer = _Buffer()
-    for step in schedule(layers.spec, level, image.shape[2], band):
-        y = _Gathering(layers, maps, image, step, buffer).convolved()
+    running = _Pass(layers, image, level, band, crew.hands)
+    helpers = crew.help(running.step)
+    try:
+        while running.step():
+            yield from running.given()
+        for helper in helpers:
+            helper.result()
+        yield from running.given()
+    finally:
+        running.turns.end()
+        wait(helpers)
+
+
+class _Pass:
+    """One pass: what is there of every map, and what is to be done; several threads may call `step`."""
+
+    def __init__(self, layers: Layers, image: Tensor, level: int, band: int, hands: int) -> None:
+        self._layers, self._image = layers, image
+        nodes = [node for node in layers.spec.nodes if sum(node) <= level]
+        self._maps = {Rows(*node, part): _Map() for node in nodes for part in (FIRST, SECOND)}
+        self._steps = schedule(layers.spec, level, image.shape[2], band)
+        self._heads: deque[tuple[int, int, Tensor]] = deque()
+        self._mine = threading.local()
+        self.turns = Turns(self._steps, hands, self._forget)
+
+    def step(self) -> bool:
+        """Do one step; False where there is none left."""
+        number = self.turns.take()
+        if number is None:
+            return False
+        step = self._steps[number]
+        try:
+            y = _Gathering(self._layers, self._maps, self._image, step, self._buffer()).convolved()
+        except BaseException as error:
+            self.turns.end(error)
+            raise
+        self.turns.finish(number, lambda: self._keep(step, y))
+        return True
+
+    def given(self) -> Iterator[tuple[int, int, Tensor]]:
+        """Logits that are there by now, each once."""
+        while self._heads:
+            yield self._heads.popleft()
+
+    def _keep(self, step: Step, y: Tensor) -> None:
         if step.rows.part == HEAD:
-            yield step.rows.j, step.start, y
+            self._heads.append((step.rows.j, step.start, y))
         else:
-            maps[step.rows].append(y)
+            self._maps[step.rows].put(step.start, y)
+
+    def _forget(self, step: Step) -> None:
         for rows, below in step.frees:
-            maps[rows].forget(below)
+            self._maps[rows].forget(below)
+
+    def _buffer(self) -> _Buffer:
+        if not hasattr(self._mine, "buffer"):
+            self._mine.buffer = _Buffer()
+        buffer: _Buffer = self._mine.buffer
+        return buffer
 
 
 class _Map:
-    """Rows of one map, in the pieces in which they were computed."""
+    """Rows of one map, in the pieces in which they were computed, each with its first row.
+
+    Who writes takes turns; who reads meanwhile has the pieces that were there when it began.
+    """
 
     def __init__(self) -> None:
-        self._pieces: list[Tensor] = []
-        self._start = 0  # row of the first piece's first row
+        self._pieces: tuple[tuple[int, Tensor], ...] = ()
 
-    def append(self, rows: Tensor) -> None:
-        self._pieces.append(rows)
+    def put(self, start: int, rows: Tensor) -> None:
+        self._pieces = tuple(sorted([*self._pieces, (start, rows)], key=itemgetter(0)))
 
     def forget(self, below: int) -> None:
         """Drop the pieces that end at row `below` or before."""
-        while self._pieces and self._start + self._pieces[0].shape[2] <= below:
-            self._start += self._pieces.pop(0).shape[2]
+        self._pieces = tuple(piece for piece in self._pieces if piece[0] + piece[1].shape[2] > below)
 
     def pieces(self, start: int, stop: int) -> list[Tensor]:
         """Views of rows `start` to `stop`, one a piece."""
-        found, at = [], self._start
-        for piece in self._pieces:
-            end = at + piece.shape[2]
-            if at < stop and end > start:
-                found.append(piece[:, :, max(start - at, 0) : stop - at])
-            at = end
-        return found
+        return [
+            rows[:, :, max(start - at, 0) : stop - at]
+            for at, rows in self._pieces
+            if at < stop and at + rows.shape[2] > start
+        ]
 
     def rows(self, start: int, stop: int) -> Tensor:
         found = self.pieces(start, stop)
@@ -161,6 +219,8 @@ class _Gathering:
 def _place(sources: list[list[Tensor]], matrix: Tensor) -> None:
     """Copy pieces of rows into a matrix (voxels, channels of all sources)."""
     blocks = [[piece.movedim(1, -1).reshape(-1, piece.shape[1]) for piece in pieces] for pieces in sources]
+    if not any(pieces[0].shape[-1] % 4 for pieces in blocks):
+        blocks, matrix = [[as_floats(block) for block in pieces] for pieces in blocks], as_floats(matrix)
     ends = sorted({end for pieces in blocks for end in _ends(pieces)})
     start = 0
     for end in ends:
