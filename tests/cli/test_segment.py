@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import sys
 
 import numpy as np
 import pytest
 import tifffile
 
+from napari_unetpp.inference.int8 import weight_limit
 from napari_unetpp.inference.labels import label_view
 from napari_unetpp.inference.predict import predict_region
 from napari_unetpp.inference.store import PredictionStore, open_store
@@ -187,6 +189,32 @@ def test_what_cannot_be_obeyed_is_said_in_one_line(run, here, option, says):
 
 def test_words_that_work_already(run):
     assert run(*BASE, "--precision", "fp32", "--device", "cpu").code == 0
+
+
+def test_the_fast_mode_says_how_fast_labels_differ_and_goes_on_as_it_began(run, here, monkeypatch):
+    if not weight_limit():
+        pytest.skip("no exact int8 convolution on this processor")
+    monkeypatch.setattr("napari_unetpp.inference.fast.LEAST_AGREEMENT", 0.0)  # the network learned nothing
+    done = run(*BASE, "--precision", "int8", "--json")
+    assert done.code == 0
+    (told,) = (event for event in done.events if event["event"] == "backend")
+    assert told["precision"] == "int8"
+    assert "L1 " in told["note"]
+    store = open_store(here / "out.ome.zarr")
+    assert store.record["precision"] == "int8"
+    numbers = store.record["calibration"]
+    # Left open, precision and numbers are those that the run began with; nothing is measured again.
+    monkeypatch.setattr("napari_unetpp.inference.fast.calibrate", None)
+    assert run(*BASE).code == 0
+    assert open_store(here / "out.ome.zarr").record["calibration"] == numbers
+    assert run(*BASE, "--precision", "fp32").code == 1
+
+
+def test_an_engine_that_is_not_installed_is_named_with_its_command(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    done = run(*BASE, "--engine", "openvino")
+    assert done.code == 1
+    assert "pip install 'napari-unetpp[openvino]'" in done.err
 
 
 def test_labels_of_somebody_else_are_not_replaced(run, here):

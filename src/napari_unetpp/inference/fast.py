@@ -35,7 +35,7 @@ def prepare_int8(
     stack: Stack | None,
     *,
     calibration: Calibration | None = None,
-    least: float = LEAST_AGREEMENT,
+    least: float | None = None,
     checkpoint: Callable[[], None] = lambda: None,
 ) -> Backend:
     """A model made ready to run in int8, or in the best floating point where int8 cannot be trusted.
@@ -49,7 +49,7 @@ def prepare_int8(
     calibration
         That of an earlier run, which is to be continued; it was tested when it was made.
     least
-        Share of equal labels that is asked for at every level.
+        Share of equal labels that is asked for at every level; None is `int8.LEAST_AGREEMENT`.
     checkpoint
         Called every now and then; what it raises ends the calibration.
 
@@ -58,6 +58,7 @@ def prepare_int8(
     ValueError
         Where there is neither a stack nor a calibration, or the calibration is not of this model.
     """
+    least = LEAST_AGREEMENT if least is None else least
     best = choose_precision("cpu", "auto")
     best = "fp32" if best == "int8" else best
     exact = Backend(TorchLayers(model.network, model.device, DTYPES[best]), model.device, best)
