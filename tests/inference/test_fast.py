@@ -12,6 +12,8 @@ from napari_unetpp.inference import fast
 from napari_unetpp.inference.backends import prepare
 from napari_unetpp.inference.fast import prepare_int8
 from napari_unetpp.inference.int8 import weight_limit
+from napari_unetpp.inference.joining import Buffer, side_by_side
+from napari_unetpp.inference.kernels import LAST
 from napari_unetpp.inference.predict import predict_array, predict_stack
 from napari_unetpp.inference.quantise import Calibration
 from napari_unetpp.inference.runs import open_run, recorded_calibration
@@ -138,10 +140,7 @@ def test_a_calibration_can_be_cancelled(make_model, texture):
         prepare_int8(make_model(), open_stack(texture(64, 64), axes="yx"), checkpoint=stop)
 
 
-@needs_int8
 def test_counts_are_joined_byte_by_byte():
-    from napari_unetpp.inference.kernels import LAST, side_by_side
-
     generator = torch.Generator().manual_seed(0)
     for channels in ((4, 8, 12), (3, 8), (4,), (1, 1)):
         maps = [
@@ -150,7 +149,7 @@ def test_counts_are_joined_byte_by_byte():
             )
             for c in channels
         ]
-        assert torch.equal(side_by_side(maps), torch.cat(maps, dim=1))
+        assert torch.equal(side_by_side(maps, Buffer()), torch.cat(maps, dim=1))
     # Four counts that are a NaN as a float32 are still four counts.
     nan = torch.full((1, 4, 2, 2), 255, dtype=torch.uint8)
-    assert torch.equal(side_by_side([nan, nan]), torch.full((1, 8, 2, 2), 255, dtype=torch.uint8))
+    assert torch.equal(side_by_side([nan, nan], Buffer()), torch.full((1, 8, 2, 2), 255, dtype=torch.uint8))

@@ -12,6 +12,7 @@ for the CPU (`openvino.py`).
 from __future__ import annotations
 
 import math
+import threading
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 
 from napari_unetpp.inference.crew import ALONE
+from napari_unetpp.inference.joining import Buffer
 from napari_unetpp.inference.kernels import TorchLayers, whole_pass
 from napari_unetpp.inference.ladder import Ladder, Rung, rungs
 from napari_unetpp.inference.outputs import finished, wanted_part
@@ -74,6 +76,7 @@ class Backend(Planner):
         self.calibration = calibration
         self.spec, self.item = layers.spec, layers.item
         self.ladder = Ladder(str(device))
+        self._mine = threading.local()
         self._in_need: Callable[[], Backend] | None = None  # what does the work where the device has no memory
 
     @property
@@ -161,12 +164,20 @@ class Backend(Planner):
                 if part := wanted_part(first, logits.shape[2], crop):
                     torch.from_numpy(into)[images, :, part[1]] = finished(logits[part[0]], into.dtype == np.uint8)
 
+    def _buffer(self) -> Buffer:
+        """The calling thread's own."""
+        if not hasattr(self._mine, "buffer"):
+            self._mine.buffer = Buffer()
+        buffer: Buffer = self._mine.buffer
+        return buffer
+
     def _pieces(
         self, image: Tensor, level: int, band: int | None, crew: Crew = ALONE
     ) -> Iterator[tuple[slice, int, int, Tensor]]:
         """(images, level, first row, logits) in any order."""
         if band is None:
-            for d, logits in zip(self.spec.heads_up_to(level), whole_pass(self.layers, image, level), strict=True):
+            every = whole_pass(self.layers, image, level, self._buffer())
+            for d, logits in zip(self.spec.heads_up_to(level), every, strict=True):
                 yield slice(None), d, 0, logits
             return
         padded = pad_to_grid(image, self.spec.grid)

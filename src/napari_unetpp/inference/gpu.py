@@ -83,7 +83,6 @@ class GpuBackend(Backend):
         self.ladder = Ladder(str(device), self._empty)
         self._in_need = in_need
         self._new_lane = lane or functools.partial(CudaLane if device.type == "cuda" else Lane, device)
-        self._mine = threading.local()
         self._rounded = tf32 or device.type != "cuda" or precision != "fp32"
 
     def computing(self) -> AbstractContextManager[None]:

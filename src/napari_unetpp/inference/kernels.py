@@ -20,11 +20,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from napari_unetpp.inference.joining import side_by_side
 from napari_unetpp.model.unetpp import pad_to_grid
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from napari_unetpp.inference.joining import Buffer
     from napari_unetpp.model.spec import NetworkSpec
     from napari_unetpp.model.unetpp import Nodes, UNetPlusPlus
 
@@ -249,13 +251,15 @@ def _has_packed(dtype: torch.dtype) -> bool:
     return _packed[dtype]
 
 
-def add_diagonal(layers: Layers, nodes: Nodes, image: Tensor, d: int) -> None:
+def add_diagonal(layers: Layers, nodes: Nodes, image: Tensor, d: int, buffer: Buffer | None = None) -> None:
     """Compute the nodes with i + j = d into `nodes`, which holds all earlier diagonals.
 
     Parameters
     ----------
     image
         What `Layers.enter` gave, a multiple of the grid in extent.
+    buffer
+        Where concatenations are made; None takes new memory for each.
     """
     spec = layers.spec
     for i, j in spec.nodes:
@@ -266,26 +270,10 @@ def add_diagonal(layers: Layers, nodes: Nodes, image: Tensor, d: int) -> None:
         else:
             skips = [nodes[node] for node in spec.same_row(i, j)]
             up = layers.up(i, j, nodes[i + 1, j - 1])
-            x = side_by_side([up, *skips] if spec.concatenation == "up-first" else [*skips, up])
+            x = side_by_side([up, *skips] if spec.concatenation == "up-first" else [*skips, up], buffer)
         for unit in layers.node(i, j):
             x = unit(x if unit.before is None else unit.before(x))
         nodes[i, j] = x
-
-
-def side_by_side(maps: list[Tensor]) -> Tensor:
-    """Maps of one extent as one, their channels one after the other.
-
-    torch moves bytes one by one, but floats many at a time; so four counts are moved as one float32.
-    """
-    if maps[0].dtype is not torch.uint8 or any(m.shape[1] % 4 for m in maps):
-        return torch.cat(maps, dim=1)
-    matrices = [as_floats(m.movedim(1, -1).contiguous()) for m in maps]
-    return torch.cat(matrices, dim=-1).view(torch.uint8).movedim(-1, 1)
-
-
-def as_floats(counts: Tensor) -> Tensor:
-    """The same bytes, four of the last axis in one float32; other types as they are."""
-    return counts.view(torch.float32) if counts.dtype is torch.uint8 else counts
 
 
 def head_logits(layers: Layers, nodes: Nodes, d: int) -> Tensor:
@@ -294,7 +282,7 @@ def head_logits(layers: Layers, nodes: Nodes, d: int) -> Tensor:
     return unit(x if unit.before is None else unit.before(x))
 
 
-def whole_pass(layers: Layers, image: Tensor, level: int | None = None) -> list[Tensor]:
+def whole_pass(layers: Layers, image: Tensor, level: int | None = None, buffer: Buffer | None = None) -> list[Tensor]:
     """Logits (batch, class, [z,] y, x) of L1..`level` from one pass; the image may be of any extent."""
     heads = layers.spec.heads_up_to(level)
     entered = layers.enter(pad_to_grid(image, layers.spec.grid))
@@ -302,7 +290,7 @@ def whole_pass(layers: Layers, image: Tensor, level: int | None = None) -> list[
     nodes: Nodes = {}
     logits = []
     for d in range(heads[-1] + 1):
-        add_diagonal(layers, nodes, entered, d)
+        add_diagonal(layers, nodes, entered, d, buffer)
         if d in heads:
             logits.append(head_logits(layers, nodes, d)[crop])
     return logits

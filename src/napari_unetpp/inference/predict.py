@@ -20,6 +20,7 @@ import torch
 from napari_unetpp.inference.backends import Backend, Precision, prepare
 from napari_unetpp.inference.events import TileDone, Waiting
 from napari_unetpp.inference.inputs import check_input, measure_stack, network_input
+from napari_unetpp.inference.joining import Buffer
 from napari_unetpp.inference.kernels import add_diagonal, head_logits
 from napari_unetpp.inference.runs import join_run, keep_calibration, make_record, open_run
 from napari_unetpp.inference.stages import Run, run_stages, to_uint8
@@ -131,10 +132,11 @@ def _continue(backend: Backend, cache: RegionCache, level: int | None) -> list[N
     heads = backend.spec.heads_up_to(level)
     crop = tuple(slice(n) for n in cache.shape)
     assert cache.image is not None
+    buffer = Buffer() if backend.device.type == "cpu" else None
     with torch.inference_mode():
         for d in range(heads[-1] + 1):
             if (d, 0) not in cache.nodes:
-                add_diagonal(backend.layers, cache.nodes, cache.image, d)
+                add_diagonal(backend.layers, cache.nodes, cache.image, d, buffer)
             if d in heads and d not in cache.heads:
                 logits = head_logits(backend.layers, cache.nodes, d)[0][(slice(None), *crop)]
                 cache.heads[d] = probabilities(logits[None].float())[0].cpu().numpy()

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from napari_unetpp.inference.crew import ALONE, Turns
-from napari_unetpp.inference.kernels import as_floats
+from napari_unetpp.inference.joining import Buffer, place
 from napari_unetpp.inference.schedule import FIRST, HEAD, SECOND, Rows, schedule, up_reach
 
 if TYPE_CHECKING:
@@ -104,10 +104,10 @@ class _Pass:
         for rows, below in step.frees:
             self._maps[rows].forget(below)
 
-    def _buffer(self) -> _Buffer:
+    def _buffer(self) -> Buffer:
         if not hasattr(self._mine, "buffer"):
-            self._mine.buffer = _Buffer()
-        buffer: _Buffer = self._mine.buffer
+            self._mine.buffer = Buffer()
+        buffer: Buffer = self._mine.buffer
         return buffer
 
 
@@ -140,23 +140,10 @@ class _Map:
         return found[0] if len(found) == 1 else torch.cat(found, dim=2)
 
 
-class _Buffer:
-    """Memory that is taken once and lent to one gathered input after the other."""
-
-    def __init__(self) -> None:
-        self._memory: Tensor | None = None
-
-    def matrix(self, rows: int, columns: int, like: Tensor) -> Tensor:
-        """Uninitialised (rows, columns), valid until the next one is asked for."""
-        if self._memory is None or self._memory.numel() < rows * columns or self._memory.dtype != like.dtype:
-            self._memory = like.new_empty(rows * columns)
-        return self._memory[: rows * columns].view(rows, columns)
-
-
 class _Gathering:
     """The input of one step, from wherever its rows are."""
 
-    def __init__(self, layers: Layers, maps: dict[Rows, _Map], image: Tensor, step: Step, buffer: _Buffer) -> None:
+    def __init__(self, layers: Layers, maps: dict[Rows, _Map], image: Tensor, step: Step, buffer: Buffer) -> None:
         self.layers, self.maps, self.image, self.rows, self.buffer = layers, maps, image, step.rows, buffer
         i, j, part = step.rows
         self.unit: Unit = layers.head(j) if part == HEAD else layers.node(i, j)[part]
@@ -206,7 +193,7 @@ class _Gathering:
         height = self.stop - self.start
         matrix = self.buffer.matrix(height * row, channels, like)
         top, bottom = (self.low - self.start) * row, (self.high - self.start) * row
-        _place(sources, matrix[top:bottom])
+        place(sources, matrix[top:bottom])
         joined = matrix.view(1, height, *across, channels).movedim(-1, 1)
         if before is not None:
             joined = before(joined)
@@ -214,32 +201,3 @@ class _Gathering:
             joined[:, :, : self.low - self.start] = 0
             joined[:, :, self.high - self.start :] = 0
         return joined
-
-
-def _place(sources: list[list[Tensor]], matrix: Tensor) -> None:
-    """Copy pieces of rows into a matrix (voxels, channels of all sources)."""
-    blocks = [[piece.movedim(1, -1).reshape(-1, piece.shape[1]) for piece in pieces] for pieces in sources]
-    if not any(pieces[0].shape[-1] % 4 for pieces in blocks):
-        blocks, matrix = [[as_floats(block) for block in pieces] for pieces in blocks], as_floats(matrix)
-    ends = sorted({end for pieces in blocks for end in _ends(pieces)})
-    start = 0
-    for end in ends:
-        torch.cat([_block(pieces, start, end) for pieces in blocks], dim=1, out=matrix[start:end])
-        start = end
-
-
-def _ends(blocks: list[Tensor]) -> list[int]:
-    ends, at = [], 0
-    for block in blocks:
-        at += len(block)
-        ends.append(at)
-    return ends
-
-
-def _block(blocks: list[Tensor], start: int, end: int) -> Tensor:
-    """Rows `start` to `end`, which lie in one of the blocks."""
-    for block in blocks:
-        if end <= len(block):
-            return block[start:end]
-        start, end = start - len(block), end - len(block)
-    raise AssertionError("unreachable")
