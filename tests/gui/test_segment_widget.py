@@ -8,6 +8,7 @@ from qtpy.QtCore import Qt
 from superqt.utils._qthreading import WorkerBase
 
 from napari_unetpp.inference.backends import Backend
+from napari_unetpp.inference.int8 import weight_limit
 from napari_unetpp.inference.labels import label_view
 from napari_unetpp.inference.predict import predict_region
 from napari_unetpp.inference.store import open_store
@@ -241,6 +242,27 @@ def test_a_chosen_folder_receives_the_predictions(viewer, open_dock, qtbot, rng,
     assert open_store(folder / "my-cells-1-tiny-2.ome.zarr").record["tiling"]["kind"] == "overlap"
     visible = [layer.name for layer in viewer.layers if layer.visible]
     assert visible == ["my cells #1", "my cells #1 L1 [1]"]
+
+
+def test_fast_says_how_many_labels_stay_the_same(viewer, open_dock, qtbot, rng, tmp_path, monkeypatch):
+    if not weight_limit():
+        pytest.skip("no exact int8 convolution on this processor")
+    viewer.add_image(noise(rng, 48, 48), name="image")
+    dock = open_dock()
+    dock.form.folder.setText(str(tmp_path))
+    assert dock.form.speed.currentText() == "Exact"
+    dock.form.speed.setCurrentIndex(1)
+    monkeypatch.setattr("napari_unetpp.inference.fast.LEAST_AGREEMENT", 1.1)
+    press_run(dock, qtbot)
+    assert "Only int8 gives the labels of fp32 at L1 " in dock.status.text()
+    assert "running in fp32" in dock.status.text()
+    assert open_store(tmp_path / "image-tiny.ome.zarr").record["precision"] == "fp32"
+    monkeypatch.setattr("napari_unetpp.inference.fast.LEAST_AGREEMENT", 0.0)
+    press_run(dock, qtbot)
+    assert "Int8 gives the labels of fp32 at L1 " in dock.status.text()
+    store = open_store(tmp_path / "image-tiny-2.ome.zarr")
+    assert store.record["precision"] == "int8"
+    np.testing.assert_array_equal(np.asarray(label_view(store, 1)), np.asarray(viewer.layers["image L1 [1]"].data))
 
 
 def test_levels_up_to(viewer, open_dock, qtbot, rng):

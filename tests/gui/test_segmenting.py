@@ -1,5 +1,9 @@
 """The job behind the dock, without a window: what it offers, where it writes, what comes first."""
 
+import threading
+import time
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -52,8 +56,6 @@ def test_without_models_there_is_still_a_device(home):
 
 
 def test_seamless_is_not_offered_where_it_cannot_be_exact(home, tiny_model):
-    from dataclasses import replace
-
     from napari_unetpp.model.unetpp import UNetPlusPlus
 
     tiny = tiny_model()
@@ -103,6 +105,48 @@ def test_several_classes(request_for, tiny_model):
     path = user_folder() / "tiny-3-classes.safetensors"
     prepared, *_ = segment(request_for((2, 16, 32), model=path))
     assert prepared.store.classes == ("background", "1", "2")
+
+
+def test_a_fast_run_can_be_left_while_it_measures_and_goes_on_as_it_began(request_for, monkeypatch):
+    from napari_unetpp.inference import fast
+    from napari_unetpp.inference.events import TileDone, Waiting
+    from napari_unetpp.inference.int8 import weight_limit
+
+    if not weight_limit():
+        pytest.skip("no exact int8 convolution on this processor")
+    monkeypatch.setattr(fast, "LEAST_AGREEMENT", 0.0)
+    begun, ended, calibrate = threading.Event(), threading.Event(), fast.calibrate
+
+    def slow(*arguments, checkpoint, **options):
+        begun.set()
+        try:
+            while True:
+                checkpoint()
+                time.sleep(0.01)
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(fast, "calibrate", slow)
+    request = request_for((2, 16, 32), fast=True)
+    job = segment(request)
+    assert isinstance(next(job), Waiting)
+    assert begun.wait(10)
+    job.close()
+    assert ended.is_set()
+
+    monkeypatch.setattr(fast, "calibrate", calibrate)
+    job = segment(request)
+    prepared = next(event for event in job if isinstance(event, Prepared))
+    assert prepared.note().startswith("int8 gives the labels of fp32 at L1 ")
+    next(event for event in job if isinstance(event, TileDone))
+    job.close()
+    numbers = prepared.store.record["calibration"]
+    # Measured anew, the numbers may be others (another machine); a run that is there keeps its own.
+    monkeypatch.setattr(fast, "calibrate", lambda *a, **k: replace(calibrate(*a, **k), nudges={}))
+    again, *rest = [event for event in segment(request) if not isinstance(event, Waiting)]
+    assert again.store.path == prepared.store.path
+    assert again.store.record["calibration"] == numbers
+    assert again.done + len(rest) == again.total == again.store.done_count
 
 
 def test_nothing_is_overwritten(request_for, tmp_path):

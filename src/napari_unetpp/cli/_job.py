@@ -155,6 +155,8 @@ def _predict(job: Job, store: PredictionStore, say: Output, fresh: bool) -> dict
                 voxels=voxels,
             )
     seconds = time.monotonic() - began
+    if job.backend.ladder.note:
+        say.say(job.backend.ladder.note)
     return {
         "output": job.output,
         "levels": [f"L{d}" for d in store.levels],

@@ -1,4 +1,4 @@
-"""What the user chooses before a run: image, axes, region, model, levels, tiling, device, output.
+"""What the user chooses before a run: image, axes, region, model, levels, tiling, device, speed, output.
 
 The form checks what it can without reading a voxel and says in one line what is missing
 (`SegmentForm.problem`); everything else is checked by the run. It computes nothing.
@@ -46,6 +46,7 @@ class Choices:
     level: int
     tiling: str
     device: str
+    fast: bool
     folder: Path | None
 
 
@@ -78,6 +79,13 @@ class SegmentForm(QWidget):
             "whole image, and several times faster."
         )
         self.device = combo_box("Where the network runs, out of what torch finds here.")
+        self.speed = combo_box(
+            "Fast: on the CPU in 8-bit integers, several times faster. It is tried\n"
+            "on patches of the image first; how many labels stay the same is\n"
+            "told below, and where too few do, the run is exact."
+        )
+        self.speed.addItem("Exact", False)
+        self.speed.addItem("Fast (8 bit)", True)
         self.folder = QLineEdit()
         self.folder.setPlaceholderText("temporary")
         self.folder.setToolTip(
@@ -109,6 +117,7 @@ class SegmentForm(QWidget):
                 ("Levels", self.level),
                 ("Tiling", self.tiling),
                 ("Device", self.device),
+                ("Speed", self.speed),
             ],
             "Output": [("Folder", folder)],
         }
@@ -131,7 +140,7 @@ class SegmentForm(QWidget):
         self.axes.textEdited.connect(self._on_axes)
         self.folder.textChanged.connect(self._emit_changed)
         self.browse.clicked.connect(self._choose_folder)
-        for combo in (self.region, self.level, self.tiling, self.device):
+        for combo in (self.region, self.level, self.tiling, self.device, self.speed):
             combo.currentIndexChanged.connect(self._emit_changed)
 
     def set_images(self, images: Sequence[Image], preferred: Image | None = None) -> None:
@@ -200,6 +209,7 @@ class SegmentForm(QWidget):
             level=self.level.currentData(),
             tiling=self.tiling.currentData(),
             device=self.device.currentData(),
+            fast=self.speed.currentData(),
             folder=Path(folder).expanduser() if folder else None,
         )
 

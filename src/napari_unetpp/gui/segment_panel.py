@@ -5,6 +5,8 @@ Builds and shows; `segment_widget` binds it.
 
 from __future__ import annotations
 
+import re
+
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QCheckBox,
@@ -93,11 +95,7 @@ class SegmentPanel(QWidget):
 def breakable(text: str, longest: int = 24) -> str:
     """The text with invisible places to break words that are too long for a line, such as paths."""
     zero_width_space = "\u200b"
-    words = []
-    for word in text.split(" "):
-        parts = [word[i : i + longest] for i in range(0, len(word), longest)]
-        words.append(zero_width_space.join(parts))
-    return " ".join(words)
+    return re.sub(rf"(\S{{{longest}}})(?=\S)", rf"\1{zero_width_space}", text)
 
 
 def duration(seconds: float) -> str:

@@ -165,6 +165,7 @@ class SegmentWidget(SegmentPanel):
             level=chosen.level,
             tiling=chosen.tiling,
             device=chosen.device,
+            fast=chosen.fast,
             visible=visible_box(self.viewer, image, axes),
             region=slice_box(self.viewer, image, axes) if only_slice else None,
             folder=chosen.folder,
@@ -183,7 +184,7 @@ class SegmentWidget(SegmentPanel):
         else:  # it only wants to be asked whether to go on
             return
         if self.cancel_button.isEnabled():
-            self.say(f"Segmenting: {event.done} of {event.total} tiles")
+            self.say(f"Segmenting: {event.done} of {event.total} tiles{self._note()}")
 
     def _seconds_left(self) -> float | None:
         if self._last is None or self._prepared is None:
@@ -200,7 +201,12 @@ class SegmentWidget(SegmentPanel):
             done = f"Done in {duration(seconds)}, {speed(self._last.voxels / seconds)}."
         if self._prepared is not None and self._chosen is not None and self._chosen.folder:
             done += f" Predictions are in {self._prepared.store.path}"
-        self._enter("done", done)
+        self._enter("done", done + self._note())
+
+    def _note(self) -> str:
+        """What came otherwise than usual: another precision, a device without memory."""
+        note = self._prepared.note() if self._prepared else ""
+        return f"\n{note[:1].upper()}{note[1:]}." if note else ""
 
     def _on_cancelled(self) -> None:
         self._draw()

@@ -17,6 +17,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
@@ -57,6 +58,8 @@ class Request:
         What to predict; None is everything.
     folder : Path or None
         Where the store goes; None is a temporary folder.
+    fast : bool
+        In 8-bit integers, where that gives nearly the same labels.
     pace : Pace
         To make the run leave a core to the window while it is used.
     """
@@ -69,6 +72,7 @@ class Request:
     visible: Box
     region: Box | None
     folder: Path | None
+    fast: bool = False
     pace: Pace = field(default_factory=Pace, compare=False)
 
 
@@ -76,7 +80,8 @@ class Request:
 class Prepared:
     """The store of the run is open; `done` tiles of `total` are in it from an earlier run.
 
-    `safe` counts them anew: when a run is stopped, some more may be safe than it had told.
+    `safe` counts them anew: when a run is stopped, some more may be safe than it had told. `note` is
+    what a user should know about how it is computed (`Backend.note`).
     """
 
     store: PredictionStore
@@ -84,6 +89,7 @@ class Prepared:
     done: int
     total: int
     safe: Callable[[], int]
+    note: Callable[[], str]
 
 
 def segment(request: Request) -> Generator[Prepared | TileDone | Waiting]:
@@ -96,9 +102,13 @@ def segment(request: Request) -> Generator[Prepared | TileDone | Waiting]:
     ValueError, OSError
         As `load_model`, `plan_tiles` and `predict_stack`; one line for the user.
     """
+    from napari_unetpp.inference.backends import prepare
+    from napari_unetpp.inference.runs import recorded_calibration
     from napari_unetpp.inference.tiles import plan_tiles, tiling_from_card
 
     model, backend = load_ready(request.model, request.device)
+    if request.fast:
+        backend = yield from _fast_backend(model, request)
     same_kind = model.card.tiling.get("kind") == request.tiling
     tiling = tiling_from_card(model.card.tiling if same_kind else {"kind": request.tiling})
     # A slice is whole planes of a 2D network, so the order by slices keeps to it; of a 3D network
@@ -112,11 +122,29 @@ def segment(request: Request) -> Generator[Prepared | TileDone | Waiting]:
         visible=request.visible if planes else request.region,
     )
     store = _open(request, model, tiles, backend.precision)
+    recorded = recorded_calibration(store)
+    if recorded is not None and recorded != backend.calibration:  # a run goes on as it began
+        backend = prepare(model, "int8", calibration=recorded)
     _written.add(store.path)
     try:
         yield from _fill(request, model, tiles, store, backend)
     finally:
         _written.discard(store.path)
+
+
+def _fast_backend(model: Model, request: Request) -> Generator[Waiting, None, Backend]:
+    """The model in int8, measured in a thread of its own while Cancel is looked at."""
+    from napari_unetpp.inference.fast import prepare_int8
+
+    pace = Pace(request.pace)
+    with ThreadPoolExecutor(1, "calibrate") as pool:
+        work = pool.submit(prepare_int8, model, request.stack, checkpoint=pace.checkpoint)
+        try:
+            while not wait([work], HEARTBEAT).done:
+                yield Waiting()
+        finally:
+            pace.stop()
+        return work.result()
 
 
 def _fill(
@@ -127,7 +155,7 @@ def _fill(
     wanted = set(_tiles_within(tiles, request.region))
     missing = {index for index in wanted if not store.is_done(tiles.tile(index))}
     safe = partial(_count_done, store, tiles, wanted)
-    yield Prepared(store, model.card, safe(), len(wanted), safe)
+    yield Prepared(store, model.card, safe(), len(wanted), safe, lambda: backend.note)
     if not missing:
         return
     # A continued run must group its patches as its beginning did, to end in the same bytes.

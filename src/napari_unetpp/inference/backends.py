@@ -72,7 +72,7 @@ class Backend(Planner):
         note: str = "",
         calibration: Calibration | None = None,
     ) -> None:
-        self.layers, self.device, self.precision, self._note = layers, device, precision, note
+        self.layers, self.device, self.precision, self.remark = layers, device, precision, note
         self.calibration = calibration
         self.spec, self.item = layers.spec, layers.item
         self.ladder = Ladder(str(device))
@@ -82,7 +82,7 @@ class Backend(Planner):
     @property
     def note(self) -> str:
         """What a user should know about the precision and, in the course of a run, about memory."""
-        return "; ".join(filter(None, (self._note, self.ladder.note)))
+        return "; ".join(filter(None, (self.remark, self.ladder.note)))
 
     def computing(self) -> AbstractContextManager[None]:
         """Around everything that uses `layers` from outside."""

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from napari_unetpp.inference.backends import Backend
+from napari_unetpp.inference.backends import Backend, prepare
 from napari_unetpp.inference.calibrate import calibrate, calibration_patches
 from napari_unetpp.inference.inputs import measure_stack
 from napari_unetpp.inference.int8 import LEAST_AGREEMENT, Int8Layers, agreement, weight_limit, why_not_int8
-from napari_unetpp.inference.kernels import TorchLayers
-from napari_unetpp.inference.precision import DTYPES, choose_precision
+from napari_unetpp.inference.precision import choose_precision
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,9 +58,8 @@ def prepare_int8(
         Where there is neither a stack nor a calibration, or the calibration is not of this model.
     """
     least = LEAST_AGREEMENT if least is None else least
-    best = choose_precision("cpu", "auto")
-    best = "fp32" if best == "int8" else best
-    exact = Backend(TorchLayers(model.network, model.device, DTYPES[best]), model.device, best)
+    best = choose_precision(str(model.device), "auto")
+    exact = prepare(model, "fp32" if best == "int8" else "auto")
     if reason := _why_not(model, calibration):
         return _instead(exact, reason)
     if calibration is not None:
@@ -73,7 +71,7 @@ def prepare_int8(
     made = _int8(model, calibration, "")
     tested = patches[:: max(1, len(patches) // _TESTED)][:_TESTED]
     equal = agreement(made.layers, exact.layers, tested)
-    words = _in_words(equal, best, len(tested))
+    words = _in_words(equal, exact.precision, len(tested))
     if min(equal.values()) < least:
         return _instead(exact, f"only {words}, where {100 * least:g} % are asked for")
     return _int8(model, calibration, words, made)
@@ -96,7 +94,8 @@ def _int8(model: Model, calibration: Calibration, words: str, made: Backend | No
 
 def _instead(exact: Backend, reason: str) -> Backend:
     log.info("no int8: %s", reason)
-    return Backend(exact.layers, exact.device, exact.precision, f"{reason}; running in {exact.precision}")
+    exact.remark = f"{reason}; running in {exact.precision}"
+    return exact
 
 
 def _in_words(equal: dict[int, float], best: str, patches: int) -> str:
@@ -106,4 +105,4 @@ def _in_words(equal: dict[int, float], best: str, patches: int) -> str:
     'int8 gives the labels of fp32 at L1 99.99 %, L2 99.87 % of the voxels of 8 patches'
     """
     shares = ", ".join(f"L{d} {int(10000 * share) / 100:.2f} %" for d, share in equal.items())
-    return f"int8 gives the labels of {best} at {shares} of the voxels of {patches} patches"
+    return f"int8 gives the labels of {best} at {shares} of the voxels of {patches} patch{'es' * (patches != 1)}"
