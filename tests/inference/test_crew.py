@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections import defaultdict
 
 import numpy as np
@@ -11,8 +13,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from napari_unetpp.inference import streaming
 from napari_unetpp.inference.backends import Backend, prepare
 from napari_unetpp.inference.crew import Crew, Turns, steps_ahead, thread_pool
+from napari_unetpp.inference.joining import Buffer
 from napari_unetpp.inference.kernels import TorchLayers, whole_pass
 from napari_unetpp.inference.pace import Pace, Stopped
 from napari_unetpp.inference.predict import predict_array
@@ -165,6 +169,34 @@ def test_a_pass_that_is_left_early_leaves_nobody_at_work(make_model, crew_of):
             next(running)
             running.close()
         assert list(stream(layers, torch.rand(1, 1, 64, 16), 2, 4, crew))
+
+
+@pytest.mark.parametrize("hands", [1, 3])
+@pytest.mark.parametrize("complete", [True, False])
+def test_memory_is_free_as_soon_as_a_pass_ends(make_model, crew_of, monkeypatch, hands, complete):
+    """Not only when Python looks for cycles, which may be many tiles later."""
+    made = []
+
+    def recorded():
+        made.append(weakref.ref(buffer := Buffer()))
+        return buffer
+
+    monkeypatch.setattr(streaming, "Buffer", recorded)
+    layers = TorchLayers(make_model().network, CPU, torch.float32)
+    gc.collect()
+    gc.disable()
+    try:
+        with torch.inference_mode():
+            running = stream(layers, torch.rand(1, 1, 64, 16), 2, 4, crew_of(hands))
+            if complete:
+                assert sum(1 for _ in running) > 4
+            else:
+                next(running)
+                running.close()
+            assert made
+            assert not any(buffer() for buffer in made)
+    finally:
+        gc.enable()
 
 
 def test_helpers_step_back_while_the_user_needs_a_core(make_model, crew_of):

@@ -207,7 +207,7 @@ class _PackedUnit:
         size = [1, weight.shape[1], 64, 64]  # oneDNN asks for one; any other works with what it packs
         around, one = [self.reach] * 2, [1, 1]
         self._weight = torch.ops.mkldnn._reorder_convolution_weight(weight, around, one, one, 1, size)
-        self._bias = convolution.bias.to(dtype)
+        self._bias = convolution.bias.float()  # in bf16 too: it costs nothing, and rounds a little less
         self._then = "relu" if convolution.relu else "none"
         self._around, self._across = around, [0, self.reach]
         self.before = _affine_relu(convolution, 2, torch.device("cpu"), dtype)

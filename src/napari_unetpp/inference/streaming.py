@@ -61,6 +61,7 @@ def stream(
     finally:
         running.turns.end()
         wait(helpers)
+        running.release()
 
 
 class _Pass:
@@ -93,6 +94,12 @@ class _Pass:
         """Logits that are there by now, each once."""
         while self._heads:
             yield self._heads.popleft()
+
+    def release(self) -> None:
+        """Give up all memory now: what `turns` calls back would keep it until Python looks for cycles."""
+        self._maps.clear()
+        self._heads.clear()
+        self._mine = threading.local()
 
     def _keep(self, step: Step, y: Tensor) -> None:
         if step.rows.part == HEAD:
