@@ -3,7 +3,7 @@
 A pass takes and frees many blocks of a few MiB. glibc learns to keep such blocks, cut into pieces by
 whatever is taken between them, and one thread's pieces are of no use to another: at 1024x1024 a pass
 that needs 220 MiB then holds 350. So during a run larger blocks are asked of the system one by one,
-which brings it to 275 and costs 2 % of the time, for page faults (docs/performance.md).
+which costs a few percent of the time, for page faults (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -17,31 +17,27 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _M_MMAP_THRESHOLD = -3  # malloc.h
-_LARGE = 2 * 2**20
 _USUAL = 32 * 2**20  # what glibc's own rule arrives at in a process that has freed a large block
 
-_inside = 0
+_inside: list[int] = []
 _counting = threading.Lock()
 
 
 @contextmanager
-def giving_back() -> Iterator[None]:
-    """While anyone is inside, blocks of 2 MiB and more go back to the system as soon as they are freed.
+def giving_back(large: int) -> Iterator[None]:
+    """While anyone is inside, blocks of `large` bytes and more go back to the system as soon as they are freed.
 
     Where the C library is not glibc, nothing is done: others have their own ways.
     """
-    global _inside
     with _counting:
-        if not _inside:
-            _set_threshold(_LARGE)
-        _inside += 1
+        _inside.append(large)
+        _set_threshold(min(_inside))
     try:
         yield
     finally:
         with _counting:
-            _inside -= 1
-            if not _inside:
-                _set_threshold(_USUAL)
+            _inside.remove(large)
+            _set_threshold(min(_inside, default=_USUAL))
 
 
 def _set_threshold(size: int) -> bool:

@@ -83,10 +83,11 @@ class Planner:
         bands = list(self._bands(level, extent, batch))
         if bands[0] is None:
             yield from (Work(workers, None) for workers in range(most, 0, -1))
-        # All threads at lower bands before fewer threads: a band of half the rows costs some 10 %.
+        # All threads at lower bands before fewer threads: a band of half the rows costs some 10 %. And an input for
+        # each before two hands at one, who wait for each other at its begin and end.
         for busy in range(threads, 0, -1):
             shared = [Work(n, None, self._hands(busy // n)) for n in range(1, min(most, busy) + 1)]
-            shared = sorted((work for work in shared if work.workers * work.hands == busy), key=_liking)
+            shared = [work for work in reversed(shared) if work.workers * work.hands == busy]
             for band, work in itertools.product(filter(None, bands), shared):
                 yield replace(work, band=band)
 
@@ -137,11 +138,6 @@ class Planner:
         while band >= least:
             yield band
             band = band // 2 // least * least
-
-
-def _liking(work: Work) -> tuple[bool, int]:
-    """Two hands at an input lose 3 % to waiting and hold half of what two inputs do; more lose more."""
-    return work.hands != 2, work.hands
 
 
 def _whole_bytes(spec: NetworkSpec, level: int, extent: Sequence[int], item: int) -> int:

@@ -109,7 +109,8 @@ def _running(
     stages: _Stages, then: Callable[[Parts], Result], threads: int, pace: Pace, heartbeat: float | None
 ) -> Iterator[Result | None]:
     workers, hands = stages.work.workers, stages.work.hands
-    with giving_back():
+    # Patches are small, and their maps best kept; what is held of long images is not.
+    with giving_back(2**20 if stages.work.band else 2 * 2**20):
         stages.crew = Crew(workers * (hands - 1), workers, pace)
         try:
             yield from run_pipeline(
