@@ -86,7 +86,8 @@ def test_work_is_planned_within_memory():
     assert plan((96, 96), batch=4).band is None
     assert plan((96, 96), batch=4, memory=2**40).workers == 4
     assert plan((96, 96), inputs=1).workers == 1
-    assert plan((1024, 1024), memory=2**40) == backends.Work(4, 32)
+    assert plan((512, 512), memory=2**40) == backends.Work(4, 64)
+    assert plan((1024, 1024), memory=2**40) == backends.Work(2, 32, hands=2)
     assert plan((1024, 1024), inputs=1, memory=2**40) == backends.Work(1, 32, hands=4)
     assert plan((1024, 1024), inputs=2, memory=2**40) == backends.Work(2, 32, hands=2)
     # With less memory first less of each image is held, and then fewer threads work.

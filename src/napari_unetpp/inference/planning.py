@@ -23,6 +23,7 @@ _BAND_BYTES = 2**17  # of one channel of the image in one band; see docs/perform
 _WHOLE_VOXELS = 2**17  # up to here one pass over the whole: its maps are small enough
 _LONGEST_BAND = 128
 _MOST_IMAGES = 2  # in one pass: more gain nothing on a CPU, and hold more
+_LARGE_VOXELS = 2**19  # from here on two hands at one input lose nothing against two inputs, and hold half
 _MOST_HANDS = 8  # at one input: more wait for each other
 
 
@@ -88,6 +89,8 @@ class Planner:
         for busy in range(threads, 0, -1):
             shared = [Work(n, None, self._hands(busy // n)) for n in range(1, min(most, busy) + 1)]
             shared = [work for work in reversed(shared) if work.workers * work.hands == busy]
+            if math.prod(extent) >= _LARGE_VOXELS:
+                shared.sort(key=lambda work: work.hands != 2)
             for band, work in itertools.product(filter(None, bands), shared):
                 yield replace(work, band=band)
 
