@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import statistics
 import sys
 import time
@@ -168,7 +169,7 @@ def write(name: str, payload: Mapping[str, Any], arguments: argparse.Namespace, 
     content = {
         "benchmark": name,
         "date": time.strftime("%Y-%m-%d %H:%M"),
-        "command": " ".join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
+        "command": command(name, sys.argv[1:]),
         "quick": bool(arguments.quick),
         "machine": about,
         **payload,
@@ -179,6 +180,16 @@ def write(name: str, payload: Mapping[str, Any], arguments: argparse.Namespace, 
     path.write_text(json.dumps(content, indent=1, default=str) + "\n")
     say(f"written: {path}")
     return path
+
+
+def command(name: str, argv: Sequence[str]) -> str:
+    """Command line that measures the same, without the folder that its file went to.
+
+    >>> command("peers", ["--out", "/tmp/results", "--only", "a|b c", "--out=there"])
+    "python -m benchmarks.peers --only 'a|b c'"
+    """
+    kept = [word for before, word in zip(["", *argv], argv, strict=False) if before != "--out"]
+    return shlex.join(["python", "-m", f"benchmarks.{name}", *(w for w in kept if w.partition("=")[0] != "--out")])
 
 
 def machine_slug(about: Mapping[str, Any]) -> str:

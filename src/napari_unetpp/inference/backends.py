@@ -23,7 +23,7 @@ from napari_unetpp.inference.crew import ALONE
 from napari_unetpp.inference.joining import Buffer
 from napari_unetpp.inference.kernels import TorchLayers, whole_pass
 from napari_unetpp.inference.ladder import Ladder, Rung, rungs
-from napari_unetpp.inference.outputs import finished, wanted_part
+from napari_unetpp.inference.outputs import Results, finished
 from napari_unetpp.inference.planning import MEMORY, Planner, Work
 from napari_unetpp.inference.precision import DTYPES, Precision, choose_precision
 from napari_unetpp.inference.streaming import stream
@@ -61,8 +61,6 @@ class Backend(Planner):
     calibration
         The numbers that int8 was made with; who goes on with a run needs the same.
     """
-
-    engine: Engine = "torch"
 
     def __init__(
         self,
@@ -116,53 +114,35 @@ class Backend(Planner):
         heads = self.spec.heads_up_to(level)
         crop = crop or tuple(slice(0, n) for n in batch.shape[2:])
         shape = (len(batch), self.spec.classes, *(s.stop - s.start for s in crop))
-        out: list[NDArray[Any]] = [np.empty(shape, np.uint8 if counts else np.float32) for _ in heads]
-        self._fill(batch, heads[-1], band, crop, out, crew)
-        return out
+        results = Results(heads, crop, [np.empty(shape, np.uint8 if counts else np.float32) for _ in heads])
+        self._fill(batch, band, results, crew)
+        return results.out
 
-    def _fill(
-        self,
-        batch: NDArray[np.float32],
-        level: int,
-        band: int | None,
-        crop: tuple[slice, ...],
-        out: list[NDArray[Any]],
-        crew: Crew,
-    ) -> None:
-        """Fill `out`, one array for each head up to `level`, in as many steps as the memory asks for."""
-        extent = batch.shape[2:]
+    def _fill(self, batch: NDArray[np.float32], band: int | None, results: Results, crew: Crew) -> None:
+        """Fill the results in as many steps as the memory asks for."""
+        extent, level = batch.shape[2:], results.level
 
         def attempt(images: slice, rung: Rung) -> None:
-            part, into = batch[images], [head[images] for head in out]
             if rung.on_cpu:
                 assert self._in_need is not None
                 cpu = self._in_need()
-                cpu._fill(part, level, cpu.region_band(extent, level), crop, into, crew)
+                cpu._fill(batch[images], cpu.region_band(extent, level), results.of(images), crew)
             else:
-                self._pass(part, level, rung.band, crop, into, crew)
+                self._pass(batch[images], rung.band, results.of(images), crew)
 
         rows = math.ceil(extent[0] / self.spec.grid) * self.spec.grid
         grid = 2**level if self.spec.size_independent else None
         ways = list(rungs(len(batch), rows, band, grid=grid, cpu=self._in_need is not None))
         self.ladder.climb((extent, level), ways, len(batch), attempt)
 
-    def _pass(
-        self,
-        batch: NDArray[np.float32],
-        level: int,
-        band: int | None,
-        crop: tuple[slice, ...],
-        out: list[NDArray[Any]],
-        crew: Crew,
-    ) -> None:
-        """Fill `out` in one go."""
-        heads = self.spec.heads_up_to(level)
+    def _pass(self, batch: NDArray[np.float32], band: int | None, results: Results, crew: Crew) -> None:
+        """Fill the results in one go."""
         with torch.inference_mode():
-            for images, d, first, logits in self._pieces(torch.from_numpy(batch), level, band, crew):
+            for images, d, first, logits in self._pieces(torch.from_numpy(batch), results.level, band, crew):
                 crew.checkpoint()
-                into = out[heads.index(d)]
-                if part := wanted_part(first, logits.shape[2], crop):
-                    torch.from_numpy(into)[images, :, part[1]] = finished(logits[part[0]], into.dtype == np.uint8)
+                if place := results.place(images, d, first, logits.shape[2]):
+                    taken, into = place
+                    into.copy_(finished(logits[taken], results.counts))
 
     def _buffer(self) -> Buffer:
         """The calling thread's own."""

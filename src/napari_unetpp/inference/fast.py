@@ -9,8 +9,6 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-import torch
-
 from napari_unetpp.inference.backends import Backend, prepare
 from napari_unetpp.inference.calibrate import calibrate, calibration_patches
 from napari_unetpp.inference.inputs import measure_stack
@@ -63,18 +61,19 @@ def prepare_int8(
     if reason := _why_not(model, calibration):
         return _instead(exact, reason)
     if calibration is not None:
-        return _int8(model, calibration, "")
+        return _int8(model, calibration)
     if stack is None:
         raise ValueError("int8 is calibrated on the stack that it will run on; give one, or take another precision")
     patches = calibration_patches(stack, model, measure_stack(stack, model))
     calibration = calibrate(model.network, patches, limit=weight_limit(), checkpoint=checkpoint)
-    made = _int8(model, calibration, "")
+    made = _int8(model, calibration)
     tested = patches[:: max(1, len(patches) // _TESTED)][:_TESTED]
     equal = agreement(made.layers, exact.layers, tested)
     words = _in_words(equal, exact.precision, len(tested))
     if min(equal.values()) < least:
         return _instead(exact, f"only {words}, where {100 * least:g} % are asked for")
-    return _int8(model, calibration, words, made)
+    made.remark = words
+    return made
 
 
 def _why_not(model: Model, calibration: Calibration | None) -> str | None:
@@ -87,9 +86,8 @@ def _why_not(model: Model, calibration: Calibration | None) -> str | None:
     return None
 
 
-def _int8(model: Model, calibration: Calibration, words: str, made: Backend | None = None) -> Backend:
-    layers = Int8Layers(model.network, calibration) if made is None else made.layers
-    return Backend(layers, torch.device("cpu"), "int8", words, calibration=calibration)
+def _int8(model: Model, calibration: Calibration) -> Backend:
+    return Backend(Int8Layers(model.network, calibration), model.device, "int8", calibration=calibration)
 
 
 def _instead(exact: Backend, reason: str) -> Backend:

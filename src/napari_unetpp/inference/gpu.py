@@ -18,16 +18,15 @@ import logging
 import math
 import threading
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from napari_unetpp.inference.backends import Backend
 from napari_unetpp.inference.kernels import TorchLayers, whole_pass
 from napari_unetpp.inference.ladder import Ladder
 from napari_unetpp.inference.lanes import CudaLane, Lane, Returning
-from napari_unetpp.inference.outputs import finished, wanted_part
+from napari_unetpp.inference.outputs import finished
 from napari_unetpp.inference.planning import MEMORY, Work
 from napari_unetpp.inference.streaming import stream
 from napari_unetpp.model.unetpp import pad_to_grid
@@ -36,11 +35,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
+    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
     from napari_unetpp.inference.crew import Crew
     from napari_unetpp.inference.kernels import Layers
+    from napari_unetpp.inference.outputs import Results
     from napari_unetpp.model.unetpp import UNetPlusPlus
 
 log = logging.getLogger(__name__)
@@ -113,25 +114,16 @@ class GpuBackend(Backend):
             yield band
             band = band // 2 // least * least
 
-    def _pass(
-        self,
-        batch: NDArray[np.float32],
-        level: int,
-        band: int | None,
-        crop: tuple[slice, ...],
-        out: list[NDArray[Any]],
-        crew: Crew,
-    ) -> None:
-        heads = self.spec.heads_up_to(level)
-        lane, counts = self._lane(), out[0].dtype == np.uint8
+    def _pass(self, batch: NDArray[np.float32], band: int | None, results: Results, crew: Crew) -> None:
+        lane = self._lane()
         with torch.inference_mode(), lane.computing(), self.computing():
             image = lane.send(pad_to_grid(torch.from_numpy(batch), self.spec.grid))
             returning = Returning(lane.fetch)
-            for images, d, first, values in self._finished(lane, image, level, band, counts):
+            for images, d, first, values in self._finished(lane, image, results.level, band, results.counts):
                 crew.checkpoint()
-                if part := wanted_part(first, values.shape[2], crop):
-                    into = torch.from_numpy(out[heads.index(d)])
-                    returning.put(values[part[0]], into[images, :, part[1]])
+                if place := results.place(images, d, first, values.shape[2]):
+                    taken, into = place
+                    returning.put(values[taken], into)
             returning.finish()
 
     def _finished(

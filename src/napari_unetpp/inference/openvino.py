@@ -72,8 +72,6 @@ def prepare_openvino(model: Model, precision: str) -> OpenVinoBackend:
 class OpenVinoBackend(Backend):
     """A network made ready for OpenVINO, with the same in torch beside it for what that cannot do."""
 
-    engine = "openvino"
-
     def __init__(self, model: Model, precision: str, core: Any) -> None:
         # A run in other last bits than torch's: it is continued by the same engine.
         name = f"{precision} openvino"

@@ -22,8 +22,9 @@ from napari_unetpp.inference.events import TileDone, Waiting
 from napari_unetpp.inference.inputs import check_input, measure_stack, network_input
 from napari_unetpp.inference.joining import Buffer
 from napari_unetpp.inference.kernels import add_diagonal, head_logits
+from napari_unetpp.inference.outputs import to_uint8
 from napari_unetpp.inference.runs import join_run, keep_calibration, make_record, open_run
-from napari_unetpp.inference.stages import Run, run_stages, to_uint8
+from napari_unetpp.inference.stages import Run, run_stages
 from napari_unetpp.inference.tiles import Tile, Tiles, plan_tiles, tiling_from_card
 from napari_unetpp.model.intensity import Scaling, measure
 from napari_unetpp.model.unetpp import pad_to_grid, probabilities
@@ -133,7 +134,7 @@ def _continue(backend: Backend, cache: RegionCache, level: int | None) -> list[N
     crop = tuple(slice(n) for n in cache.shape)
     assert cache.image is not None
     buffer = Buffer() if backend.device.type == "cpu" else None
-    with torch.inference_mode():
+    with torch.inference_mode(), backend.computing():
         for d in range(heads[-1] + 1):
             if (d, 0) not in cache.nodes:
                 add_diagonal(backend.layers, cache.nodes, cache.image, d, buffer)

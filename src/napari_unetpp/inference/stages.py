@@ -8,8 +8,9 @@ beside each other.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ import torch
 from napari_unetpp.inference.allocator import giving_back
 from napari_unetpp.inference.crew import Crew
 from napari_unetpp.inference.inputs import network_input, read_raw
+from napari_unetpp.inference.outputs import to_uint8
 from napari_unetpp.inference.overlap import BandSums, PatchGroup, PatchReader, patch_groups
 from napari_unetpp.inference.pace import Pace
 from napari_unetpp.inference.pipeline import run_pipeline
@@ -99,9 +101,8 @@ def run_stages(
     pace, threads = Pace(pace), threads or torch.get_num_threads()
     kind = _OverlapStages if isinstance(run.tiles.tiling, Overlap) else _SeamlessStages
     stages: _Stages = kind(run, wanted.copy())
-    stages.work = run.backend.plan(
-        run.tiles.level, stages.extent, stages.batch, stages.passes, memory or run.backend.memory, threads
-    )
+    tiles, memory = run.tiles, memory or run.backend.memory
+    stages.work = run.backend.plan(tiles.level, tiles.input_extent, run.batch, stages.passes, memory, threads)
     return _running(stages, then, threads, pace, heartbeat)
 
 
@@ -127,27 +128,32 @@ def _running(
             stages.crew.close()
 
 
-class _Stages(Protocol):
+class _Stages(ABC):
     """One way to tile: its jobs, and what is done to each.
 
     Attributes
     ----------
-    extent, batch, passes
-        Spatial extent of one input, inputs in one pass, and number of passes: what `work` is planned for.
+    passes
+        Through the network, at most: what `work` is planned for.
     """
 
-    extent: tuple[int, ...]
-    batch: int
     passes: int
     work: Work
     crew: Crew
 
+    def __init__(self, run: Run, wanted: NDArray[np.bool_]) -> None:
+        self._run, self._wanted = run, wanted
+
+    @abstractmethod
     def jobs(self) -> Iterator[Any]: ...
 
+    @abstractmethod
     def read(self, job: Any) -> Any: ...
 
+    @abstractmethod
     def compute(self, read: Any) -> list[NDArray[Any]]: ...
 
+    @abstractmethod
     def collect(self, job: Any, computed: list[NDArray[Any]]) -> Parts: ...
 
 
@@ -160,25 +166,19 @@ class _Group:
     crop: tuple[slice, ...]
 
 
-class _SeamlessStages:
-    work: Work
-    crew: Crew
-
+class _SeamlessStages(_Stages):
     def __init__(self, run: Run, wanted: NDArray[np.bool_]) -> None:
-        self._run, self._wanted = run, wanted
-        tiles = run.tiles
-        self.extent = tiles.input_extent
-        self.batch = run.batch
-        self.passes = math.ceil(len(tiles) / self.batch)
+        super().__init__(run, wanted)
+        self.passes = math.ceil(len(run.tiles) / run.batch)
 
     def jobs(self) -> Iterator[_Group]:
-        tiles = self._run.tiles
+        tiles, batch = self._run.tiles, self._run.batch
         for chosen in tiles:
             number = tiles.number(chosen.index)
             if not self._wanted[number]:
                 continue
-            first = number // self.batch * self.batch
-            neighbours = [tiles.tile(tiles.index(n)) for n in range(first, min(first + self.batch, len(tiles)))]
+            first = number // batch * batch
+            neighbours = [tiles.tile(tiles.index(n)) for n in range(first, min(first + batch, len(tiles)))]
             crop = self._crop(chosen)
             group = [t for t in neighbours if t.outer.shape == chosen.outer.shape and self._crop(t) == crop]
             numbers = [tiles.number(t.index) for t in group]
@@ -213,24 +213,19 @@ class _SeamlessStages:
         return parts
 
 
-class _OverlapStages:
-    work: Work
-    crew: Crew
-
+class _OverlapStages(_Stages):
     def __init__(self, run: Run, wanted: NDArray[np.bool_]) -> None:
-        self._run, self._wanted = run, wanted
+        super().__init__(run, wanted)
         tiles = run.tiles
         assert isinstance(tiles.tiling, Overlap)
-        self.extent = tiles.input_extent
-        self.batch = run.batch
         in_plane = math.prod(map(len, tiles.patch_starts))
-        self.passes = math.ceil(in_plane * math.prod(tiles.shape[: tiles.leading]) / self.batch)
+        self.passes = math.ceil(in_plane * math.prod(tiles.shape[: tiles.leading]) / run.batch)
         self._reader = PatchReader(tiles, lambda box: read_raw(run.stack, box))
         self._sums = BandSums(tiles)
 
     def jobs(self) -> Iterator[PatchGroup]:
         tiles = self._run.tiles
-        return patch_groups(tiles, (t for t in tiles if self._wanted[tiles.number(t.index)]), self.batch)
+        return patch_groups(tiles, (t for t in tiles if self._wanted[tiles.number(t.index)]), self._run.batch)
 
     def read(self, group: PatchGroup) -> NDArray[np.float32] | None:
         patches = self._reader.patches(group)
@@ -248,13 +243,3 @@ class _OverlapStages:
             return []
         stored: list[NDArray[Any]] = [to_uint8(p) for p in complete] if self._run.counts else list(complete)
         return [(group.band, dict(zip(self._run.levels, stored, strict=True)))]
-
-
-def to_uint8(probability: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Stored form of a probability: round(255 p). Half counts up where it matters, at p = 0.5.
-
-    >>> to_uint8(np.array([0.0, 0.4999, 0.5, 1.0], np.float32)).tolist()
-    [0, 127, 128, 255]
-    """
-    counts: NDArray[np.float32] = np.clip(np.rint(probability * np.float32(255)), 0, 255)
-    return counts.astype(np.uint8)
