@@ -138,6 +138,17 @@ def test_tiles_are_as_small_as_their_halo_is_cheap(extent, inner):
     assert max(tiles.chunks) <= 1024
 
 
+@given(st.data())
+@settings(deadline=None)
+def test_tiles_that_touch_a_box_are_those_that_share_a_voxel_with_it(data):
+    tiles = plan_tiles((4, 37, 53), NetworkSpec(widths=(4, 8, 16), heads=(1, 2)), Seamless(inner=16, halo=8))
+    start = [data.draw(st.integers(0, n - 1)) for n in tiles.shape]
+    box = Box(tuple(start), tuple(data.draw(st.integers(a + 1, n)) for a, n in zip(start, tiles.shape, strict=True)))
+    touched = tiles.touching(box)
+    for tile in tiles:
+        assert touched[tile.index] == (tile.inner.intersect(box).size > 0)
+
+
 def test_windows_of_the_paper():
     """512^2 has 10 x 10 patches of 96 at stride 48, 1024^2 has 21 x 21 (PERFORMANCE.md)."""
     for extent, count in ((512, 10), (1024, 21)):

@@ -261,19 +261,22 @@ def add_diagonal(layers: Layers, nodes: Nodes, image: Tensor, d: int, buffer: Bu
     buffer
         Where concatenations are made; None takes new memory for each.
     """
-    spec = layers.spec
-    for i, j in spec.nodes:
-        if i + j != d:
-            continue
-        if j == 0:
-            x = image if i == 0 else layers.pool(nodes[i - 1, 0])
-        else:
-            skips = [nodes[node] for node in spec.same_row(i, j)]
-            up = layers.up(i, j, nodes[i + 1, j - 1])
-            x = side_by_side([up, *skips] if spec.concatenation == "up-first" else [*skips, up], buffer)
-        for unit in layers.node(i, j):
-            x = unit(x if unit.before is None else unit.before(x))
-        nodes[i, j] = x
+    for i, j in layers.spec.nodes:
+        if i + j == d:
+            add_node(layers, nodes, image, i, j, buffer)
+
+
+def add_node(layers: Layers, nodes: Nodes, image: Tensor, i: int, j: int, buffer: Buffer | None = None) -> None:
+    """Compute X^{i,j} into `nodes`, which holds all that it is made from; the rest is as for `add_diagonal`."""
+    if j == 0:
+        x = image if i == 0 else layers.pool(nodes[i - 1, 0])
+    else:
+        skips = [nodes[node] for node in layers.spec.same_row(i, j)]
+        up = layers.up(i, j, nodes[i + 1, j - 1])
+        x = side_by_side([up, *skips] if layers.spec.concatenation == "up-first" else [*skips, up], buffer)
+    for unit in layers.node(i, j):
+        x = unit(x if unit.before is None else unit.before(x))
+    nodes[i, j] = x
 
 
 def head_logits(layers: Layers, nodes: Nodes, d: int) -> Tensor:

@@ -104,16 +104,24 @@ def label_view(store: PredictionStore, level: int | Literal["ensemble"], thresho
     levels = _levels(store, level)
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold {threshold} is not a probability; use 0 to 1")
-    # Rounded first, so that a threshold of k/255 does not become k + 1 by the last bit of a float.
-    least = math.ceil(round(255 * threshold * len(levels), 6))
 
     def compute(box: Box) -> NDArray[np.uint8]:
-        total = _total(store, levels, box)
-        if len(total) == 1:
-            return np.asarray(total[0] >= least, np.uint8)
-        return np.asarray(total.argmax(axis=0), np.uint8)
+        return choose_labels(_total(store, levels, box), len(levels), threshold)
 
     return LazyLabels(store.shape, store.axes, np.uint8, compute)
+
+
+def choose_labels(total: NDArray[np.uint16], count: int, threshold: float = 0.5) -> NDArray[np.uint8]:
+    """Labels out of the stored probabilities (class, ...), 255 = 1.0, summed over `count` levels.
+
+    >>> choose_labels(np.array([[127, 128]], np.uint16), 1).tolist()
+    [0, 1]
+    """
+    if len(total) > 1:
+        return np.asarray(total.argmax(axis=0), np.uint8)
+    # Rounded first, so that a threshold of k/255 does not become k + 1 by the last bit of a float.
+    least = math.ceil(round(255 * threshold * count, 6))
+    return np.asarray(total[0] >= least, np.uint8)
 
 
 def probability_view(store: PredictionStore, level: int | Literal["ensemble"], channel: int = -1) -> LazyView:

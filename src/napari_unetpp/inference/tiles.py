@@ -140,6 +140,14 @@ class Tiles:
         """Grid position of a `number`."""
         return tuple(map(int, np.unravel_index(number, self.grid)))
 
+    def touching(self, box: Box) -> NDArray[np.bool_]:
+        """Which tiles (an array of shape `grid`) write a voxel of a box."""
+        touched = np.ones(self.grid, bool)
+        for axis, spans in enumerate(self.inner_spans):
+            along = np.array([a < box.stop[axis] and b > box.start[axis] for a, b in spans])
+            touched &= along.reshape((-1,) + (1,) * (len(self.grid) - axis - 1))
+        return touched
+
     def describe(self) -> dict[str, Any]:
         """JSON-able numbers that, with shape and level, decide every tile."""
         return self.tiling.describe()
