@@ -1,12 +1,14 @@
-"""`models`: which models there are, and what one says of itself."""
+"""`models`: which models there are, what one says of itself, and how one's own come and go."""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_unetpp.cli._output import Output, reported
+from napari_unetpp.cli._output import BadUsage, Output, reported
 
 if TYPE_CHECKING:
     from napari_unetpp.model.checkpoint import Header
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Bundled and own models.", no_args_is_help=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+NameOrFile = Annotated[str, typer.Argument(help="Name of a model, or a model file.")]
 
 
 @app.command("list")
@@ -55,7 +58,7 @@ def list_models(as_json: AsJson = False) -> None:
 @app.command("show")
 @reported
 def show_model(
-    name: Annotated[str, typer.Argument(help="Name of a model, or a model file.")],
+    name: NameOrFile,
     as_json: AsJson = False,
 ) -> None:
     """Show the card of one model: data, licence, scores, recommended level and tiling."""
@@ -75,6 +78,104 @@ def show_model(
             [level, *(f"{scores[c]:.4f}" if c in scores else "" for c in columns)] for level, scores in levels.items()
         ]
         output.table(f"Scores on {split}", ["level", *columns], rows)
+
+
+@app.command("import")
+@reported
+def import_model(
+    file: Annotated[Path, typer.Argument(help="A model file (.safetensors) of napari-unetpp.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Put it here, and not among the own.")] = None,
+    name: Annotated[str | None, typer.Option(help="What to call it; else it is called like its file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a model file and copy it to the own models."""
+    if output is not None and name is not None:
+        raise BadUsage("--output puts the model where it has no name; give that or --name")
+    _check_suffix(output)
+    from napari_unetpp.model.zoo import add_model, copy_model
+
+    say = Output(as_json)
+    if output is not None:
+        path, called = copy_model(file, output), output.stem
+        say.say(f"{path}: the model of {file}")
+    else:
+        entry = add_model(file, name)
+        path, called = entry.path, entry.name
+        say.say(f"{called}: imported from {file}")
+    say.event("result", name=called, path=path)
+
+
+@app.command("export")
+@reported
+def export_model(
+    name: NameOrFile,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The model file to write (.safetensors).")],
+    level: Annotated[int | None, typer.Option(min=1, help="Keep only what this level and those below it need.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Save a model as a file of its own, whole or pruned to a level."""
+    _check_suffix(output)
+    if output.exists() and not overwrite:
+        raise FileExistsError(f"{output} exists; name another file, or --overwrite")
+    from napari_unetpp.model.checkpoint import load_model
+    from napari_unetpp.model.pruning import save_pruned
+    from napari_unetpp.model.zoo import copy_model, resolve
+
+    say = Output(as_json)
+    source = resolve(name)
+    if output.exists() and output.samefile(source):
+        raise BadUsage(f"--output {output} is the model itself; name another file")
+    if level is None:
+        copy_model(source, output, overwrite=overwrite)
+    else:
+        save_pruned(load_model(source, "cpu"), level, output)
+    size = output.stat().st_size
+    what = source.stem if level is None else f"{source.stem} pruned to L{level}"
+    say.say(f"{output}: {what}, {size / 1e6:.1f} MB")
+    say.event("result", path=output, source=source, level=level and f"L{level}", bytes=size)
+
+
+@app.command("rename")
+@reported
+def rename_own_model(
+    name: Annotated[str, typer.Argument(help="Name of an own model.")],
+    to: Annotated[str, typer.Argument(help="Its new name.")],
+    as_json: AsJson = False,
+) -> None:
+    """Give an own model another name; its card keeps the one it has."""
+    from napari_unetpp.model.zoo import rename_model
+
+    say = Output(as_json)
+    entry = rename_model(name, to)
+    say.say(f"{name} is now called {entry.name}")
+    say.event("result", name=entry.name, was=name, path=entry.path)
+
+
+@app.command("delete")
+@reported
+def delete_own_model(
+    name: Annotated[str, typer.Argument(help="Name of an own model.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove an own model for good."""
+    from napari_unetpp.model.zoo import check_own, delete_model
+
+    say = Output(as_json)
+    entry = check_own(name, "deleted")  # before asking about what cannot be done
+    if not yes:
+        if as_json or not sys.stdin.isatty():
+            raise BadUsage(f"delete removes {entry.path} for good; add --yes")
+        typer.confirm(f"Remove {entry.path} for good?", abort=True, err=True)
+    path = delete_model(name)
+    say.say(f"{name} is deleted")
+    say.event("result", name=name, path=path)
+
+
+def _check_suffix(output: Path | None) -> None:
+    if output is not None and output.suffix != ".safetensors":  # under another one nobody would take it for a model
+        raise BadUsage(f"--output {output}: models are written as safetensors; let it end in .safetensors")
 
 
 def _about(header: Header) -> dict[str, Any]:

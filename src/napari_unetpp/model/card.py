@@ -65,16 +65,41 @@ class Card:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Card:
-        """Card out of the values of `to_json`; refuses unknown fields with a ValueError."""
+        """Card out of the values of `to_json`; refuses unknown fields (ValueError) and wrong types (TypeError or ValueError)."""
         if unknown := sorted(set(values) - {f.name for f in fields(cls)}):
             raise ValueError(
                 f"unknown card field {', '.join(unknown)}; a newer version of napari-unetpp may have written it"
             )
+        for name, kind in _KINDS.items():
+            if not isinstance(values.get(name, kind()), kind):
+                raise TypeError(
+                    f"card field {name} is a {type(values[name]).__name__} where a {kind.__name__} is wanted"
+                )
         known = dict(values)
         known["classes"] = tuple(ClassInfo(**c) for c in known.get("classes", ({"name": "foreground"},)))
+        if not all(isinstance(text, str) for c in known["classes"] for text in (c.name, c.color)):
+            raise ValueError("card field classes names one or its colour by something else than a text")
+        if not _are_scores(known.get("scores", {})):
+            raise ValueError("card field scores is no table of numbers per data, level and score")
         if known.get("spacing_um") is not None:
-            known["spacing_um"] = tuple(known["spacing_um"])
+            known["spacing_um"] = tuple(map(float, known["spacing_um"]))
         return cls(**known)
+
+
+# A file may come from anybody; whoever shows a card should not have to doubt its types.
+_KINDS: dict[str, type] = {
+    **dict.fromkeys(("name", "description", "data", "licence", "credit"), str),
+    **dict.fromkeys(("training", "scores", "tiling"), dict),
+    "classes": list,
+    "recommended_level": int,
+}
+
+
+def _are_scores(scores: Any) -> bool:
+    tables = [heads for heads in scores.values() if isinstance(heads, dict)]
+    rows = [values for heads in tables for values in heads.values() if isinstance(values, dict)]
+    whole = len(tables) == len(scores) and len(rows) == sum(map(len, tables))
+    return whole and all(isinstance(value, int | float) for values in rows for value in values.values())
 
 
 def advised_level(scores: Mapping[int, float], tolerance: float = LEVEL_TOLERANCE) -> int:

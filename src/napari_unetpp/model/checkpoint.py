@@ -85,8 +85,11 @@ def load_model(name_or_path: str | Path, device: str | torch.device = "auto") ->
     """
     path = resolve(name_or_path)
     header = read_header(path)
-    network = UNetPlusPlus(header.spec, initialise=False)
-    wanted = network.state_dict()
+    try:
+        with torch.device("meta"):  # shapes alone: what the header says may be more than fits into the memory
+            wanted = UNetPlusPlus(header.spec, initialise=False).state_dict()
+    except (RuntimeError, TypeError, ValueError, OverflowError) as error:
+        raise ModelFileError(f"{path} describes a network that cannot be built: {_one_line(error)[:200]}") from None
     try:
         with safe_open(path, framework="pt") as file:
             weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
@@ -107,6 +110,7 @@ def load_model(name_or_path: str | Path, device: str | torch.device = "auto") ->
             )
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise ModelFileError(f"{path}: weight {key} holds NaN or infinity; train or fetch the model again")
+    network = UNetPlusPlus(header.spec, initialise=False)
     network.load_state_dict({key: value.to(wanted[key].dtype) for key, value in weights.items()})
     chosen = choose_device(device)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -182,7 +186,7 @@ def read_header(path: str | Path) -> Header:
             Intensity.from_json(_json_object(metadata, "intensity")),
             Card.from_json(_json_object(metadata, "card")),
         )
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ModelFileError(f"{path}: {_one_line(error)}") from None
 
 

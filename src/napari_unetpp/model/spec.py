@@ -36,6 +36,7 @@ Head = Literal["conv1", "bn-relu-conv3"]
 Concatenation = Literal["skips-first", "up-first"]
 Middle = Literal["out", "half-in"]
 
+MAX_DEPTH = 10  # pads images to multiples of 1024 voxels, and its deepest node sees more than 10 000 of them
 CONVOLUTIONS_PER_NODE = 2  # H of equation 1 in both papers: two 3x3 convolutions
 
 
@@ -109,6 +110,10 @@ class NetworkSpec:
                 raise ValueError(f"{name} {values} must be positive")
         if self.depth < 1:
             raise ValueError(f"widths {self.widths} give no level; name at least two widths")
+        if self.depth > MAX_DEPTH:
+            raise ValueError(
+                f"widths of depth {self.depth} are more than any image has use for; use at most {MAX_DEPTH}"
+            )
         if self.decoder_widths is not None and len(self.decoder_widths) != self.depth:
             raise ValueError(f"decoder_widths {self.decoder_widths} must name {self.depth} rows, one per level")
         levels = range(1, self.depth + 1)

@@ -1,0 +1,113 @@
+"""What a level costs before anything is built: parameters and operations, counted from the specification.
+
+In this order: the parameters of a network (`parameters`), its operations a voxel (`flops_per_voxel`), and both of all levels
+(`level_costs`). Only convolutions are counted as operations, two for a multiply-add: pooling, normalisation, ReLU and resampling
+together are about one in a hundred, and no tool that counts FLOPs counts them.
+
+A convolution in row i runs on 1 / 2**(ndim * i) of the voxels of the image, which is why the wide layers at the bottom hold most
+of the parameters, and the narrow ones at the top do most of the work.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari_unetpp.model.spec import NetworkSpec
+
+
+@dataclass(frozen=True, slots=True)
+class LevelCost:
+    """What the network pruned to a level costs.
+
+    Attributes
+    ----------
+    parameters
+        Of all that a pruned model file holds: the nodes with i + j <= level and the heads L1..`level`.
+    flops_per_voxel
+        Of one pass to that level, without the halos or overlaps of a tiling.
+    """
+
+    level: int
+    parameters: int
+    flops_per_voxel: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """A convolution, or (kernel 0) a BatchNorm; `row` is where its multiply-adds are done."""
+
+    row: int
+    kernel: int
+    inputs: int
+    outputs: int
+    bias: bool
+
+    @property
+    def parameters(self) -> int:
+        return self.inputs * self.outputs * self.kernel + self.outputs * self.bias if self.kernel else 2 * self.outputs
+
+    @property
+    def products(self) -> int:
+        return self.kernel * self.inputs * self.outputs
+
+
+def level_costs(spec: NetworkSpec) -> tuple[LevelCost, ...]:
+    """The cost of each level that has a head, ascending.
+
+    >>> from napari_unetpp.model.spec import NetworkSpec
+    >>> for cost in level_costs(NetworkSpec.preset("default")):
+    ...     print(cost.level, cost.parameters, round(cost.flops_per_voxel / 1e3, 1))
+    1 102209 120.4
+    2 517858 314.0
+    3 2233987 618.2
+    4 9159204 1051.5
+    """
+    pruned = ((level, spec.pruned(level)) for level in spec.heads)
+    return tuple(LevelCost(level, parameters(network), flops_per_voxel(network)) for level, network in pruned)
+
+
+def parameters(spec: NetworkSpec) -> int:
+    """Number of weights and biases that training changes; the statistics of BatchNorm are none of them."""
+    return sum(layer.parameters for layer in _layers(spec))
+
+
+def flops_per_voxel(spec: NetworkSpec) -> float:
+    """Operations for each voxel of an image whose extent is a multiple of the grid, two for a multiply-add."""
+    return sum((2 * layer.products / 2 ** (spec.ndim * layer.row) for layer in _layers(spec)), 0.0)
+
+
+def _layers(spec: NetworkSpec) -> Iterator[_Layer]:
+    for i, j in spec.nodes:
+        inputs = spec.in_channels if i == 0 else spec.widths[i - 1]
+        if j > 0:
+            below, up = spec.node_width(i + 1, j - 1), spec.node_width(i, j)
+            if spec.upsampling.startswith("transposed"):
+                kernel = int(spec.upsampling[-1]) ** spec.ndim
+                # strided: each voxel below is multiplied with the whole kernel once
+                yield _Layer(i + 1, kernel, below, up, bias=True)
+            else:
+                up = below
+            inputs = up + sum(spec.node_width(*node) for node in spec.same_row(i, j))
+        yield from _node(spec, i, j, inputs)
+    for level in spec.heads:
+        width = spec.node_width(0, level)
+        if spec.head == "bn-relu-conv3":
+            yield _Layer(0, 0, width, width, bias=False)
+        kernel = 3**spec.ndim if spec.head == "bn-relu-conv3" else 1
+        yield _Layer(0, kernel, width, spec.classes, bias=True)
+
+
+def _node(spec: NetworkSpec, i: int, j: int, inputs: int) -> Iterator[_Layer]:
+    """The two convolutions of X^{i,j}, and their BatchNorms."""
+    block = spec.decoder_block if j > 0 and spec.decoder_block is not None else spec.block
+    out = spec.node_width(i, j)
+    middle = inputs // 2 if j > 0 and spec.middle == "half-in" else out
+    for before, after in ((inputs, middle), (middle, out)):
+        yield _Layer(i, 3**spec.ndim, before, after, spec.conv_bias)
+        if block in ("conv-bn-relu", "bn-relu-conv"):
+            normed = after if block == "conv-bn-relu" else before
+            yield _Layer(i, 0, normed, normed, bias=False)
