@@ -134,6 +134,15 @@ def test_startup(repository, tmp_path):
     )
 
 
+@pytest.mark.slow
+@pytest.mark.gui
+def test_large_tiff(repository, tmp_path):
+    content = run(repository, tmp_path, "large_tiff")
+    kinds = {name: case["data"] for name, case in content["cases"].items()}
+    assert kinds == {"contiguous": "memmap", "pages": "Array", "pyramid": "MultiScaleData"}
+    assert all(case["step_seconds"]["min"] > 0 for case in content["cases"].values())
+
+
 def test_accuracy_says_which_data_are_absent(repository, tmp_path):
     content = run(repository, tmp_path, "accuracy", NAPARI_UNETPP_DATA=str(tmp_path))
     assert set(content["absent"]) == {"em_isbi2012", "fib25", "nuclei"}

@@ -52,7 +52,9 @@ def close_nothing() -> None:
 class Opened:
     """An open image: lazy `data`, `axes` as the file names them, spacing by axis letter (um).
 
-    `axes` is None where the file leaves them open; `says` then tells what it does say.
+    `axes` is None where the file leaves them open; `says` then tells what it does say. `coarser` are
+    smaller resolutions of the same image, from fine to coarse. `colours` tells that the samples are
+    red, green and blue, and not just three channels.
     """
 
     data: ArrayLike
@@ -61,6 +63,8 @@ class Opened:
     name: str
     spacing_um: Mapping[str, float] = field(default_factory=dict)
     close: Callable[[], None] = close_nothing
+    coarser: tuple[ArrayLike, ...] = ()
+    colours: bool = False
 
 
 def name_axes(letters: str) -> str | None:

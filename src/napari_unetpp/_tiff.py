@@ -1,6 +1,6 @@
 """Reading TIFF lazily, whatever its size or compression.
 
-Decides which image of the file is meant (`read_tiff`), whether the file holds all that it promises
+Decides which image of the file is meant (`read_tiff`, `read_all`), whether the file holds all that it promises
 (`_check_whole`), how its bytes are reached (`_lazy`: a memory map where the pixels lie in one
 piece, else single strips and tiles as chunks), and what its metadata say of axes and spacing.
 """
@@ -18,7 +18,7 @@ import numpy as np
 import tifffile
 import zarr
 
-from napari_unetpp._opened import DAMAGED, Opened, micrometres, name_axes, one_line
+from napari_unetpp._opened import DAMAGED, Opened, close_nothing, micrometres, name_axes, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,10 +41,53 @@ def read_tiff(path: Path, series: int | None = None) -> Opened:
     ValueError
         Where the file is damaged, truncated or has no such series.
     """
+    with _parsed(path) as tif:
+        images = _images(tif, path)
+        wanted = 0 if series is None else series
+        if not 0 <= wanted < len(images):
+            shapes = ", ".join(f"{i}: {s.shape}" for i, s in enumerate(images))
+            msg = f"{path} has no series {wanted}; it has {shapes}"
+            raise _Refused(msg)
+        opened = _open_series(tif, path, wanted, _Closing(tif, 1))
+        if isinstance(opened.data, np.ndarray):  # the map goes with the last array that shows it
+            tif.close()
+        return opened
+
+
+def read_all(path: Path) -> list[Opened]:
+    """Open every image of a TIFF, with its coarser resolutions where the file holds a pyramid.
+
+    They share one open file, which the last to be closed closes.
+
+    Raises
+    ------
+    ValueError
+        Where the file is damaged or truncated.
+    """
+    with _parsed(path) as tif:
+        closing = _Closing(tif, len(_images(tif, path)))
+        return [_open_series(tif, path, index, closing, pyramid=True) for index in range(closing.users)]
+
+
+class _Closing:
+    """Counts who still needs an open file."""
+
+    def __init__(self, tif: tifffile.TiffFile, users: int) -> None:
+        self._tif, self.users = tif, users
+
+    def leave(self) -> None:
+        self.users -= 1
+        if self.users <= 0:
+            self._tif.close()
+
+
+@contextmanager
+def _parsed(path: Path) -> Iterator[tifffile.TiffFile]:
+    """The file, which is closed and refused in one line where what is done with it fails."""
     with _quiet():
         tif = _parse(path)
         try:
-            return _open_series(tif, path, series)
+            yield tif
         except _Refused as refusal:
             tif.close()
             raise ValueError(one_line(refusal)) from None
@@ -66,52 +109,54 @@ def _parse(path: Path) -> tifffile.TiffFile:
         raise ValueError(msg) from error
 
 
-def _open_series(tif: tifffile.TiffFile, path: Path, index: int | None) -> Opened:
+def _images(tif: tifffile.TiffFile, path: Path) -> list[tifffile.TiffPageSeries]:
     if not tif.pages:
         msg = f"{path} is truncated: it holds no image; copy or save it again"
         raise _Refused(msg)
     _check_chain(tif, path)
-    found = tif.series
-    wanted = 0 if index is None else index
-    if not 0 <= wanted < len(found):
-        shapes = ", ".join(f"{i}: {s.shape}" for i, s in enumerate(found))
-        msg = f"{path} has no series {wanted}; it has {shapes}"
-        raise _Refused(msg)
-    image = found[wanted]
+    return tif.series
+
+
+def _open_series(tif: tifffile.TiffFile, path: Path, index: int, closing: _Closing, *, pyramid: bool = False) -> Opened:
+    image, count = tif.series[index], len(tif.series)
     _check_whole(tif, image, path)
     axes, says = _axes(tif, image)
-    spacing = _spacing(tif, wanted, len(found))
     data, close = _lazy(tif, image, path)
+    closes, coarser = [close], []
+    for level in image.levels[1:] if pyramid else ():
+        if len(level.shape) == len(image.shape):
+            _check_pages(level, path, tif.filehandle.size)
+            smaller, close = _lazy(tif, level, path)
+            coarser.append(smaller)
+            closes.append(close)
+
+    def close_all() -> None:
+        for close in closes:
+            close()
+        closes[:] = []
+        closing.leave()
+
     name = path.stem.removesuffix(".ome")
-    if len(found) > 1:
-        name = f"{name} [{wanted}]"
-    return Opened(data, axes, says, name, spacing, close)
+    if count > 1:
+        name = f"{name} [{index}]"
+    colours = image.keyframe.photometric in {tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.YCBCR}
+    return Opened(data, axes, says, name, _spacing(tif, index, count), close_all, tuple(coarser), colours)
 
 
 def _lazy(tif: tifffile.TiffFile, image: tifffile.TiffPageSeries, path: Path) -> tuple[ArrayLike, Callable[[], None]]:
+    """An array of the image's voxels, and what to call once nobody reads them any more."""
     page = image.keyframe
     offset = image.dataoffset
     if 0 in image.shape:
-        data = np.zeros(image.shape, image.dtype)
-        tif.close()
-        return data, tif.close
+        return np.zeros(image.shape, image.dtype), close_nothing
     as_stored = page.is_memmappable and image.transform is None and not image.is_multifile
     if offset is not None and as_stored:
         dtype = image.dtype.newbyteorder(tif.byteorder)
-        mapped = np.memmap(path, dtype, mode="r", offset=offset, shape=image.shape)
-        tif.close()
-        # The map itself goes with the last array that shows it; closing it earlier would crash.
-        return mapped, tif.close
+        return np.memmap(path, dtype, mode="r", offset=offset, shape=image.shape), close_nothing
     strip = np.prod(page.chunks) * image.dtype.itemsize
     whole_pages = not page.is_tiled and strip < _THIN_STRIP and page.nbytes <= _SMALL_PAGE
     store = image.aszarr(level=0, chunkmode=2 if whole_pages else 0)
-    array = zarr.open_array(store, mode="r", zarr_format=2)
-
-    def close() -> None:
-        store.close()
-        tif.close()
-
-    return array, close
+    return zarr.open_array(store, mode="r", zarr_format=2), store.close
 
 
 def _check_chain(tif: tifffile.TiffFile, path: Path) -> None:
@@ -158,6 +203,11 @@ def _check_whole(tif: tifffile.TiffFile, image: tifffile.TiffPageSeries, path: P
             f" {tif.pages.first.nbytes} bytes, the file has {size}; copy or save it again"
         )
         raise _Refused(msg)
+    _check_pages(image, path, size)
+
+
+def _check_pages(image: tifffile.TiffPageSeries, path: Path, size: int) -> None:
+    """Refuse an image whose pages are missing, or end after the file does."""
     if image.dataoffset is not None:
         _check_end(path, image.dataoffset + image.nbytes, size)
         return

@@ -54,6 +54,24 @@ def test_steps_stop_at_the_ends():
     assert seen == [1, 2, "ensemble", "ensemble", 2]
 
 
+@pytest.mark.parametrize("threshold", [-0.01, 1.01, float("nan")])
+def test_refuses_a_threshold_that_is_no_probability(threshold):
+    comparison, heard = HeadComparison.of_heads((1, 2)), Mock()
+    comparison.events.threshold.connect(heard, check_nargs=False)
+    with pytest.raises(ValueError, match="is not a probability; use 0 to 1"):
+        comparison.threshold = threshold
+    assert comparison.threshold == 0.5
+    heard.assert_not_called()
+    for allowed in (0, 1):
+        comparison.threshold = allowed
+    assert heard.call_count == 2
+
+
+def test_heads_are_the_levels_without_the_ensemble():
+    assert HeadComparison.of_heads((3, 1)).heads == (1, 3)
+    assert HeadComparison.of_heads((2,)).heads == (2,)
+
+
 def test_names():
     assert [level_name(level) for level in (1, 4, "ensemble")] == ["L1", "L4", "Ensemble"]
 

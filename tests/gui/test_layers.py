@@ -1,6 +1,9 @@
 """Labels layers over a store: the right pixels in the image's axes, one visible, none writable."""
 
 import gc
+import itertools
+import weakref
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -168,3 +171,160 @@ def test_new_voxels_appear_after_a_refresh(viewer, make_store):
     store.probability(3)[...] = 255
     levels.refresh()
     assert levels.layers[3].get_value((4, 4)) == 1
+
+
+@pytest.fixture
+def cells(viewer, make_store):
+    """An image "cells" with a prediction of three heads."""
+    image = viewer.add_image(np.zeros((8, 9)), name="cells")
+    store = make_store((8, 9), "yx")
+    return add_levels(viewer, image, "yx", store, HeadComparison.of_heads(store.levels))
+
+
+def shown(viewer):
+    return [layer.name for layer in viewer.layers if layer.visible]
+
+
+def test_a_removed_level_comes_back_when_it_is_chosen(viewer, cells):
+    cells.comparison.level = 1
+    viewer.layers.selection.active = viewer.layers["cells"]
+    for gone in (2, 1):  # one that is hidden, and the one on the screen
+        viewer.layers.remove(cells.layers[gone])
+    assert shown(viewer) == ["cells"]
+    cells.comparison.level = 2
+    assert shown(viewer) == ["cells", "cells L2"]
+    assert "cells L1" not in viewer.layers
+    assert viewer.layers.selection.active.name == "cells"
+    np.testing.assert_array_equal(
+        np.asarray(viewer.layers["cells L2"].data), np.asarray(label_view(cells.store, 2)), strict=True
+    )
+    cells.comparison.visible = False
+    viewer.layers.remove(cells.layers[2])
+    cells.comparison.level = 1  # hidden, so that nothing has to come back
+    assert "cells L1" not in viewer.layers
+
+
+def test_when_the_last_layer_is_gone_it_is_told_and_nothing_comes_back(viewer, cells):
+    heard = Mock()
+    cells.gone.connect(heard, check_nargs=False)
+    left = list(cells.layers.values())
+    while left:
+        heard.assert_not_called()
+        viewer.layers.remove(left.pop())
+    heard.assert_called_once()
+    cells.comparison.level = 1
+    cells.refresh()
+    assert [layer.name for layer in viewer.layers] == ["cells"]
+
+
+@pytest.mark.parametrize("switch", ["visible", "probability", "grid"])
+def test_a_prediction_without_layers_is_not_kept(viewer, make_store, switch):
+    image = viewer.add_image(np.zeros((8, 9)))
+    store = make_store((8, 9), "yx")
+    comparison = HeadComparison.of_heads(store.levels)
+    levels = add_levels(viewer, image, "yx", store, comparison)
+    setattr(comparison, switch, True)
+    alive = weakref.ref(levels)
+    del levels
+    gc.collect()
+    assert alive() is predictions_in(viewer)[0]
+    viewer.layers.clear()
+    gc.collect()
+    assert alive() is None
+    comparison.level = 1  # whoever moves the slider still has this, and the image is kept here
+    assert image.name == "Image"
+
+
+def test_a_prediction_does_not_keep_its_viewer(make_store):
+    def opened():
+        viewer = ViewerModel()
+        image = viewer.add_image(np.zeros((8, 9)))
+        store = make_store((8, 9), "yx")
+        comparison = HeadComparison.of_heads(store.levels)
+        add_levels(viewer, image, "yx", store, comparison)
+        return weakref.ref(viewer), comparison
+
+    viewer, comparison = opened()
+    gc.collect()
+    assert viewer() is None
+    comparison.grid = comparison.probability = True  # nobody is left to be moved
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3)))[1:4])
+def test_renaming_and_moving_layers_changes_nothing_for_the_slider(viewer, cells, order):
+    for layer in cells.layers.values():
+        layer.name = f"mine {id(layer)}"
+    for source, target in enumerate(order):
+        viewer.layers.move(source, target)
+    for level in (1, "ensemble", 2):
+        cells.comparison.level = level
+        assert [x for x in cells.layers.values() if x.visible] == [cells.layers[level]]
+
+
+def test_the_image_is_known_after_it_was_renamed(viewer, cells, make_store):
+    image = viewer.layers["cells"]
+    image.name = "tissue"
+    other = viewer.add_image(np.zeros((8, 9)), name="cells")
+    assert (cells.image, cells.image_layer) == ("tissue", image)
+    store = cells.store
+    add_levels(viewer, other, "yx", store, HeadComparison.of_heads(store.levels))
+    assert cells.comparison.visible  # the other image only bears the name
+    add_levels(viewer, image, "yx", store, HeadComparison.of_heads(store.levels))
+    assert not cells.comparison.visible
+
+
+def test_an_image_opened_once_more_is_known_by_its_name(viewer, cells):
+    image = viewer.layers["cells"]
+    image.name = "tissue"
+    viewer.layers.remove(image)
+    assert (cells.image, cells.image_layer) == ("tissue", None)
+    again = viewer.add_image(np.zeros((8, 9)), name="tissue")
+    assert cells.image_layer is again
+
+
+def test_opacity_and_contour_are_those_of_all_levels(viewer, cells):
+    cells.layers[3].opacity = 0.25
+    cells.layers[1].contour = 3  # while it is hidden
+    cells.comparison.level = 2
+    assert {(x.opacity, x.contour) for x in cells.layers.values()} == {(0.25, 3)}
+    assert cells.comparison.contour == 3
+    cells.comparison.contour = 0
+    viewer.layers.remove(cells.layers[2])
+    cells.layers[1].opacity = 0.75
+    cells.comparison.level = 2
+    assert {(x.opacity, x.contour) for x in cells.layers.values()} == {(0.75, 0)}
+
+
+@pytest.mark.parametrize("level", [2, "ensemble"])
+def test_the_threshold_moves_what_is_drawn(viewer, cells, level):
+    cells.comparison.level = level
+    stored = [np.asarray(cells.store.probability(d))[0] / 255 for d in ((2,) if level == 2 else (1, 2, 3))]
+    probability = np.mean(stored, axis=0)
+    for threshold in (0.5, 0.301, 0.7, 1.0, 0.0):
+        cells.comparison.threshold = threshold
+        expected = probability >= threshold - 1e-9
+        layer = cells.layers[level]
+        np.testing.assert_array_equal(np.asarray(layer.data), expected)
+        drawn = np.array([[layer.get_value((y, x)) for x in range(9)] for y in range(8)])
+        np.testing.assert_array_equal(drawn, expected)
+
+
+def test_a_threshold_reads_only_what_is_visible(viewer, cells, monkeypatch):
+    cells.comparison.level = 2
+    read, inner = [], cells.store.read
+    monkeypatch.setattr(cells.store, "read", lambda level, box: read.append(level) or inner(level, box))
+    cells.comparison.threshold = 0.8
+    assert set(read) == {2}
+    read.clear()
+    cells.comparison.level = 1
+    assert set(read) == {1}
+    expected = np.asarray(cells.store.probability(1))[0] / 255 >= 0.8
+    np.testing.assert_array_equal(np.asarray(cells.layers[1].data), expected)
+
+
+def test_switching_redraws_two_layers_only(viewer, cells):
+    heard = Mock()
+    for layer in cells.layers.values():
+        layer.events.visible.connect(heard)
+    cells.comparison.level = 1
+    assert heard.call_count == 2

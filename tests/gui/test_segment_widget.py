@@ -97,9 +97,9 @@ def test_the_canvas_shows_the_level_of_the_slider(viewer, open_dock, model, pred
 
 
 def test_slider_keys_and_script_agree(viewer, open_dock, qtbot, rng):
-    viewer.add_image(noise(rng, 32, 32), name="cells")
     dock = open_dock()
     assert not dock.slider.isEnabled()
+    viewer.add_image(noise(rng, 32, 32), name="cells")
     press_run(dock, qtbot)
     dock.slider.slider.setFocus()
     for key, name in (
@@ -156,7 +156,7 @@ def test_cancel_keeps_what_is_done_and_run_goes_on(viewer, open_dock, prediction
     (folder,) = predictions.iterdir()
     done = open_store(folder).done_count
     assert 0 < done < 48
-    assert f"Cancelled after {done} of 48" in dock.status.text()
+    assert f"Stopped after {done} of 48" in dock.status.text()
     before = slow.tiles
     slow.hurry.set()
     press_run(dock, qtbot)

@@ -2,16 +2,19 @@
 
 Decides, in this order: what is known of a model before it is loaded (`ModelChoice`), how all of it
 is found (`look_around`: that means importing torch, so it is a job), and in which words a model,
-its levels, its tilings and the devices are offered. Knows neither Qt nor napari.
+its levels and its tilings are offered. Knows neither Qt nor napari.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Generator
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_unetpp.gui.devices import Devices, find_devices
 from napari_unetpp.gui.loaded import load_ready
 
 if TYPE_CHECKING:
@@ -29,6 +32,8 @@ class ModelChoice:
         What can be chosen with it, in order; of the tilings the recommended is the first.
     problem : str
         Why it cannot be used, in one line.
+    sha256 : str
+        Of its file, which tells the predictions of this model from those of another with its name.
     """
 
     name: str
@@ -39,14 +44,15 @@ class ModelChoice:
     summary: str = ""
     details: str = ""
     problem: str = ""
+    sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """What there is to choose from; `devices` are (name for torch, text)."""
+    """What there is to choose from."""
 
     models: tuple[ModelChoice, ...]
-    devices: tuple[tuple[str, str], ...]
+    devices: Devices
 
 
 def look_around() -> Generator[Catalogue]:
@@ -54,7 +60,7 @@ def look_around() -> Generator[Catalogue]:
     from napari_unetpp.model.zoo import DEFAULT_MODEL, model_entries
 
     models = tuple(_choice(entry.name, entry.path) for entry in model_entries())
-    yield Catalogue(models, _devices())
+    yield Catalogue(models, find_devices())
     for choice in models:
         if choice.name == DEFAULT_MODEL and not choice.problem:
             load_ready(choice.path)
@@ -65,16 +71,17 @@ def _choice(name: str, path: Path) -> ModelChoice:
 
     try:
         header = read_header(path)
-    except (ValueError, OSError) as error:
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        spec, card = header.spec, header.card
+        levels = tuple((d, _level_text(d, spec.heads, card.recommended_level)) for d in spec.heads)
+        tilings = tuple(
+            (kind, text + (" (recommended)" if place == 0 else ""))
+            for place, (kind, text) in enumerate(_tilings(card, exact=spec.size_independent))
+        )
+    except (ValueError, TypeError, OSError) as error:  # one bad file must not hide the others
         line = " ".join(str(error).split())
-        return ModelChoice(name, path, summary=line, details=line, problem=line)
-    spec, card = header.spec, header.card
-    levels = tuple((d, _level_text(d, spec.heads, card.recommended_level)) for d in spec.heads)
-    tilings = tuple(
-        (kind, text + (" (recommended)" if place == 0 else ""))
-        for place, (kind, text) in enumerate(_tilings(card, exact=spec.size_independent))
-    )
-    return ModelChoice(name, path, header, levels, tilings, _summary(header), _details(header), problem="")
+        return ModelChoice(name, path, summary=line, details=escape(line), problem=line)
+    return ModelChoice(name, path, header, levels, tilings, _summary(header), _details(header), sha256=sha256)
 
 
 def _level_text(level: int, heads: tuple[int, ...], recommended: int) -> str:
@@ -118,18 +125,5 @@ def _details(header: Header) -> str:
         "Credit": card.credit,
         "Level": f"L{card.recommended_level} of L{spec.depth} is recommended",
     }
-    rows = "".join(f"<p><b>{k}:</b> {v}</p>" for k, v in about.items() if v)
+    rows = "".join(f"<p><b>{k}:</b> {escape(v)}</p>" for k, v in about.items() if v)
     return f"<qt>{rows}</qt>"  # rich text, which a tooltip wraps
-
-
-def _devices() -> tuple[tuple[str, str], ...]:
-    import torch
-
-    from napari_unetpp.model.checkpoint import choose_device
-
-    found = [("cpu", f"CPU, {torch.get_num_threads()} threads")]
-    if torch.cuda.is_available():
-        found.append(("cuda", f"CUDA, {torch.cuda.get_device_name()}"))
-    if torch.backends.mps.is_available():
-        found.append(("mps", "Apple GPU (MPS)"))
-    return (("auto", f"Automatic ({choose_device('auto').type.upper()})"), *found)

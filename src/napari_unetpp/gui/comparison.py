@@ -22,7 +22,7 @@ ENSEMBLE: Literal["ensemble"] = "ensemble"
 
 @dataclass(eq=False)
 class HeadComparison:
-    """The levels that can be looked at, and the one that is.
+    """The levels that can be looked at, the one that is, and how.
 
     Assigning to a field emits the event of the same name, only if the value changed::
 
@@ -36,6 +36,17 @@ class HeadComparison:
         What is on the screen; always one of `levels`. Assigning anything else is a ValueError.
     visible : bool
         False hides the chosen level as well, to see the bare image.
+    threshold : float
+        Least probability of the foreground, 0..1; anything else is a ValueError. Several classes
+        need none, there the largest probability wins.
+    contour : int
+        Width of outlines in voxels; 0 fills the labels.
+    probability : bool
+        Whether the probability of the level is on the screen as well.
+    disagreement : bool
+        Whether the map of where the heads disagree is on the screen as well.
+    grid : bool
+        Whether all heads are on the screen, side by side.
 
     Examples
     --------
@@ -54,6 +65,11 @@ class HeadComparison:
     levels: tuple[Level, ...]
     level: Level
     visible: bool = True
+    threshold: float = 0.5
+    contour: int = 0
+    probability: bool = False
+    disagreement: bool = False
+    grid: bool = False
 
     events: ClassVar = SignalGroupDescriptor()
 
@@ -78,7 +94,14 @@ class HeadComparison:
         if name == "level" and value not in self.levels:
             offered = ", ".join(map(level_name, self.levels))
             raise ValueError(f"level {value} is not among {offered}; choose one of those")
+        if name == "threshold" and not 0 <= value <= 1:
+            raise ValueError(f"threshold {value} is not a probability; use 0 to 1")
         super().__setattr__(name, value)
+
+    @property
+    def heads(self) -> tuple[int, ...]:
+        """The levels without the ensemble."""
+        return tuple(level for level in self.levels if level != ENSEMBLE)
 
     def step(self, by: int) -> None:
         """Move up or down the levels by `by` places, stopping at the ends."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QComboBox, QLabel, QSizePolicy, QVBoxLayout, QWidget
 
@@ -37,10 +39,20 @@ def note_label() -> QLabel:
 
 def wrapping_label() -> QLabel:
     """A label as wide as its place and as high as its text then needs."""
-    label = QLabel()
+    return wrap(QLabel())
+
+
+def wrap(label: QLabel) -> QLabel:
+    """The label, made as wide as its place and as high as its text then needs."""
     label.setWordWrap(True)
     label.setAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop)
     policy = QSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
     policy.setHeightForWidth(True)
     label.setSizePolicy(policy)
     return label
+
+
+def breakable(text: str, longest: int = 24) -> str:
+    """The text with invisible places to break words that are too long for a line, such as paths."""
+    zero_width_space = "\u200b"
+    return re.sub(rf"(\S{{{longest}}})(?=\S)", rf"\1{zero_width_space}", text)

@@ -1,7 +1,8 @@
 """An image layer of napari as the engine sees it.
 
 Decides, in this order: which axis of the layer is what (`suggest_axes`, `check_axes`), the layer as
-a `Stack` (`stack_from_layer`), and which part of it is on the screen (`visible_box`, `slice_box`).
+a `Stack` (`stack_from_layer`), and which part of it is on the screen (`visible_box`, `slice_box`) or
+marked by shapes (`shapes_box`).
 
 napari counts the axes of a layer without the samples of an RGB image, the last axis of its data;
 "axes" here are those of the data, so that an RGB image is "yxc" and not "yx".
@@ -20,7 +21,7 @@ from napari_unetpp.stacks import Stack, open_stack
 
 if TYPE_CHECKING:
     from napari import Viewer
-    from napari.layers import Image
+    from napari.layers import Image, Shapes
 
 AXES = "tczyx"
 
@@ -145,6 +146,40 @@ def slice_box(viewer: Viewer, layer: Image, axes: str) -> Box:
     for axis, letter in enumerate(axes[: layer.ndim]):
         if letter in "yx":  # what a network needs whole, even if the view is turned
             spans[axis] = (0, shape[axis])
+    return _predicted(spans, axes)
+
+
+def shapes_box(shapes: Shapes, image: Image, axes: str) -> Box:
+    """What the selected shapes of a layer bound (all, where none is selected), in prediction axes.
+
+    Axes that the shapes lack are taken whole: a rectangle drawn on a plane means all slices.
+
+    Raises
+    ------
+    ValueError
+        Where there is no shape, or none of it is on the image.
+    """
+    chosen = [shapes.data[i] for i in sorted(shapes.selected_data)] or list(shapes.data)
+    if not chosen:
+        raise ValueError(f"There is no shape in {shapes.name}; draw a rectangle around what is to be segmented.")
+    shape = _shape(image)
+    common = min(shapes.ndim, image.ndim)
+    corners = []
+    for corner in np.concatenate(chosen):
+        place = np.zeros(image.ndim)
+        place[image.ndim - common :] = shapes.data_to_world(corner)[shapes.ndim - common :]
+        corners.append(image.world_to_data(place))
+    low, high = np.min(corners, axis=0), np.max(corners, axis=0)
+    spans = []
+    for axis, extent in enumerate(shape):
+        if axis < image.ndim - common:
+            spans.append((0, extent))
+            continue
+        # voxel i reaches from i - 0.5 to i + 0.5
+        start, stop = int(np.floor(low[axis] + 0.5)), int(np.floor(high[axis] + 0.5)) + 1
+        if stop <= 0 or start >= extent:
+            raise ValueError(f"The shapes in {shapes.name} lie beside {image.name}; draw on the image.")
+        spans.append((max(start, 0), min(stop, extent)))
     return _predicted(spans, axes)
 
 

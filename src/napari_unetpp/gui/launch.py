@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import napari
 import numpy as np
 
+from napari_unetpp._reader import placed
 from napari_unetpp.gui.comparison import HeadComparison
 from napari_unetpp.gui.layers import add_levels
 
@@ -51,11 +52,5 @@ def open_prediction(
 def _placed(stack: Stack, *, rgb: bool, spacing_of: Stack | None = None) -> dict[str, Any]:
     """Scale, units and axis labels of a layer over a stack; micrometres only if all are known."""
     source = spacing_of or stack
-    spacing = dict(zip(source.axes, source.spacing_um, strict=True))
     axes = stack.axes[:-1] if rgb else stack.axes
-    known = all(spacing.get(axis) for axis in axes if axis in "zyx")
-    return {
-        "scale": tuple((known and spacing.get(axis)) or 1.0 for axis in axes),
-        "units": tuple("um" if known and axis in "zyx" else "pixel" for axis in axes),
-        "axis_labels": tuple(axes),
-    }
+    return placed(axes, dict(zip(source.axes, source.spacing_um, strict=True)))

@@ -1,53 +1,48 @@
 """A prediction as Labels layers L1..Ld and Ensemble, of which only the chosen one is visible.
 
-Decides, in this order: how the layers look and follow their `HeadComparison` (`LevelLayers`,
-`add_levels`), how they are found again (`predictions_in`), and how labels come in the axes of the
-image (`in_image_axes`).
+Decides, in this order: how the layers follow their `HeadComparison` and what they share
+(`LevelLayers`), how they are made (`add_levels`) and how they are found again (`predictions_in`).
 
-Labels layers have the axes of their image, so that scale, translation and sliders agree whatever
-the order of the axes in the file. A channel axis, which predictions lack, is repeated::
+Labels layers have the axes of their image (`in_image_axes`), so that scale, translation and sliders
+agree whatever the order of the axes in the file. They are read-only views of the store: painting
+cannot alter a prediction.
 
-    image layer   z c y x      (3, 2, 64, 64)
-    prediction    z   y x      (3,    64, 64)
-    labels layer  z c y x      (3, 2, 64, 64)      the same labels for both channels
-
-They are read-only views of the store: painting cannot alter a prediction.
+Layers are the user's: each may be renamed, moved and removed at any moment, and so may the image. A
+level that was removed comes back when it is chosen again, as long as any other is there.
 """
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Mapping, Sequence
+import weakref
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from napari.layers import Image
 from napari.utils import DirectLabelColormap
+from psygnal import Signal
 
-from napari_unetpp.gui.comparison import ENSEMBLE, HeadComparison, Level, level_name
-from napari_unetpp.inference.labels import label_view
-from napari_unetpp.model.card import CLASS_COLORS
+from napari_unetpp._image_axes import in_image_axes
+from napari_unetpp._reader import METADATA_KEY
+from napari_unetpp.gui.comparison import HeadComparison, Level, level_name
+from napari_unetpp.gui.level_colors import LEVEL_COLORS, OPACITY, label_colors
+from napari_unetpp.gui.level_grid import LevelGrid
+from napari_unetpp.gui.level_maps import LevelMaps
+from napari_unetpp.gui.placing import placement, selection_kept
+from napari_unetpp.inference.labels import LazyLabels, label_view
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
     from napari import Viewer
-    from napari.layers import Image, Labels
+    from napari.layers import Labels, Layer
     from numpy.typing import NDArray
 
-    from napari_unetpp.box import ArrayLike
+    from napari_unetpp._image_axes import LabelsInImageAxes
+    from napari_unetpp.box import Box
+    from napari_unetpp.inference.labels import LazyView
     from napari_unetpp.inference.store import PredictionStore
 
-METADATA_KEY = "napari-unetpp"  # in the metadata of a level's layer: the `LevelLayers` it is of
-
-# Okabe and Ito's colours: distinct on gray images and for most colour-blind readers.
-LEVEL_COLORS: Mapping[Level, str] = {
-    1: "#56b4e9",
-    2: "#009e73",
-    3: "#e69f00",
-    4: "#cc79a7",
-    5: "#d55e00",
-    6: "#0072b2",
-    ENSEMBLE: "#f0e442",
-}
-OPACITY = 0.5
+__all__ = ["LEVEL_COLORS", "METADATA_KEY", "LevelLayers", "add_levels", "in_image_axes", "predictions_in"]
 
 
 class LevelLayers:
@@ -59,29 +54,163 @@ class LevelLayers:
     ----------
     store : PredictionStore
     comparison : HeadComparison
+    axes : str
+        Of the image's data, one letter each.
     layers : dict
         From level to Labels layer, also those that the user has removed since.
-    image : str
-        Name of the image layer when the layers were made.
+    maps : LevelMaps
+        The layers of probability and disagreement.
+    grid : LevelGrid
+        All heads side by side.
     """
 
-    def __init__(self, store: PredictionStore, comparison: HeadComparison, image: str = "image") -> None:
-        self.store, self.comparison, self.image = store, comparison, image
-        self.layers: dict[Level, Labels] = {}
-        comparison.events.level.connect(self._show_chosen)
-        comparison.events.visible.connect(self._show_chosen)
+    gone = Signal()
+    """The last of its layers was removed."""
 
-    def _show_chosen(self) -> None:
-        shown = self.comparison.level if self.comparison.visible else None
-        # First the one to be seen, so that no frame is drawn without any.
-        for level, layer in sorted(self.layers.items(), key=lambda item: item[0] != shown):
-            layer.visible = level == shown
+    def __init__(
+        self,
+        viewer: Viewer,
+        store: PredictionStore,
+        comparison: HeadComparison,
+        *,
+        image: Image | str,
+        axes: str,
+        extents: Sequence[int],
+    ) -> None:
+        self.store, self.comparison, self.axes, self.extents = store, comparison, axes, tuple(extents)
+        self.layers: dict[Level, Labels] = {}
+        # Not kept alive: a layer's metadata must hold neither the window nor the user's image.
+        self._viewer = weakref.ref(viewer)
+        self._image: weakref.ref[Image] | None = None
+        self._image_name = ""
+        self.image = image
+        viewer.layers.events.removed.connect(self._on_removed)
+        comparison.events.level.connect(self.show)
+        comparison.events.visible.connect(self.show)
+        comparison.events.threshold.connect(self.refresh)
+        comparison.events.contour.connect(self._on_contour)
+        self.maps = LevelMaps(self, viewer)
+        self.grid = LevelGrid(self, viewer)
+
+    # What they belong to
+
+    @property
+    def viewer(self) -> Viewer | None:
+        """The viewer that they were added to; None once it is gone."""
+        return self._viewer()
+
+    @property
+    def image_layer(self) -> Image | None:
+        """The image that was predicted, if the viewer has it.
+
+        Where that layer was removed, one that bears its name: the same image, opened once more.
+        """
+        layers = self.viewer.layers if self.viewer is not None else []
+        image = self._image() if self._image is not None else None
+        if image is not None and image in layers:
+            return image
+        return next((x for x in layers if isinstance(x, Image) and x.name == self._image_name), None)
+
+    @property
+    def image(self) -> str:
+        """Name of the image layer, the last that it had; the layer itself can be assigned."""
+        return self._image_name
+
+    @image.setter
+    def image(self, image: Image | str) -> None:
+        if isinstance(image, str):
+            self._image, self._image_name = None, image
+            return
+        self._image, self._image_name = weakref.ref(image), image.name
+        image.events.name.connect(self._on_image_name)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What marks a layer as one of these."""
+        return {METADATA_KEY: self}
+
+    def present(self) -> list[Layer]:
+        """Those of its layers that the viewer has, levels and maps, in the viewer's order."""
+        if self.viewer is None:
+            return []
+        mine = {*self.layers.values(), *self.maps.layers()}
+        return [layer for layer in self.viewer.layers if layer in mine]
+
+    def labels(self, level: Level) -> LabelsInImageAxes:
+        """Labels of a level, at the threshold of the moment at which they are read."""
+
+        def compute(box: Box) -> NDArray[np.uint8]:
+            read: NDArray[np.uint8] = label_view(self.store, level, self.comparison.threshold)[box.slices]
+            return read
+
+        return self.in_axes_of_image(LazyLabels(self.store.shape, self.store.axes, "uint8", compute))
+
+    def in_axes_of_image(self, view: LazyView) -> LabelsInImageAxes:
+        """A view of the store as data of a layer."""
+        return in_image_axes(view, self.store.axes, self.axes, self.extents)
+
+    # What is seen
+
+    def show(self) -> None:
+        """Make visible what the comparison says, and nothing else of the levels."""
+        if not self.present():
+            return
+        level = self.comparison.level
+        chosen: Sequence[Level] = self.comparison.heads if self.comparison.grid else (level,)
+        shown = chosen if self.comparison.visible else ()
+        if shown and not self.comparison.grid:
+            self._bring_back(level)
+        # First what is to be seen, so that no frame is drawn without any.
+        for level, layer in sorted(self.layers.items(), key=lambda item: item[0] not in shown):
+            # Each assignment rebuilds napari's scene, also one that changes nothing.
+            if layer.visible != (level in shown):
+                layer.visible = level in shown
 
     def refresh(self) -> None:
         """Draw again what is visible, after more of the store was written."""
-        for layer in self.layers.values():
+        for layer in (*self.layers.values(), *self.maps.layers()):
             if layer.visible:
-                layer.refresh()
+                layer.refresh(extent=False)
+
+    def _bring_back(self, level: Level) -> None:
+        viewer, layer = self.viewer, self.layers.get(level)
+        if viewer is None or layer is None or layer in viewer.layers:  # None: removed before it was taken
+            return
+        top = max(viewer.layers.index(other) for other in self.present())
+        with selection_kept(viewer):
+            viewer.layers.insert(top + 1, layer)
+
+    # What they share. napari's own links keep both ends alive until somebody unlinks them.
+
+    def _on_layer_opacity(self, event: Any) -> None:
+        for layer in self.layers.values():
+            if layer.opacity != event.source.opacity:
+                layer.opacity = event.source.opacity
+
+    def _on_layer_contour(self, event: Any) -> None:
+        self.comparison.contour = event.source.contour
+
+    def _on_contour(self, contour: int) -> None:
+        for layer in self.layers.values():
+            if layer.contour != contour:
+                layer.contour = contour
+
+    def _on_image_name(self, event: Any) -> None:
+        self._image_name = event.source.name
+
+    def _on_removed(self, event: Any) -> None:
+        mine = (*self.layers.values(), *self.maps.layers())
+        if event.value in mine and not self.present():
+            self.gone.emit()
+
+    def take(self, level: Level, layer: Labels) -> None:
+        """Make a Labels layer over `labels` the one of that level."""
+        layer.metadata = {**layer.metadata, **self.metadata}
+        layer.editable = False
+        layer.contour = self.comparison.contour
+        layer.events.opacity.connect(self._on_layer_opacity)
+        layer.events.contour.connect(self._on_layer_contour)
+        self.layers[level] = layer
 
 
 def add_levels(
@@ -102,101 +231,51 @@ def add_levels(
     axes
         Of the image's data, one letter each out of "tczyx".
     """
-    for other in predictions_in(viewer):
-        if other.image == image.name:
-            other.comparison.visible = False
-    levels = LevelLayers(store, comparison, image.name)
+    # napari hands plugins a proxy, which lives shorter than the window and wraps what it returns.
+    viewer, image = getattr(viewer, "__wrapped__", viewer), getattr(image, "__wrapped__", image)
+    hide_others(viewer, image)
+    data = image.data[0] if image.multiscale else image.data
+    levels = LevelLayers(viewer, store, comparison, image=image, axes=axes, extents=data.shape[: image.ndim])
     active = viewer.layers.selection.active
     for level in comparison.levels:
         layer = viewer.add_labels(
-            in_image_axes(label_view(store, level), store.axes, axes, _extents(image)),
+            levels.labels(level),
             name=f"{image.name} {level_name(level)}",
-            colormap=_colormap(level, store),
+            colormap=DirectLabelColormap(color_dict=label_colors(level, store)),
             opacity=OPACITY,
             visible=comparison.visible and level == comparison.level,
-            metadata={METADATA_KEY: levels},
-            scale=image.scale,
-            translate=image.translate,
-            rotate=image.rotate,
-            shear=image.shear,
-            affine=image.affine,
-            units=image.units,
-            axis_labels=image.axis_labels,
+            metadata=levels.metadata,
+            **placement(image),
         )
-        layer.editable = False
-        levels.layers[level] = layer
+        levels.take(level, layer)
     # Adding a layer selects it; the user goes on with the image or whatever it was.
     if active is not None or image in viewer.layers:
         viewer.layers.selection.active = active or image
     return levels
 
 
+def hide_others(viewer: Viewer, image: Image | str) -> None:
+    """Hide what the predictions of an image show: two on top of each other would be read as one."""
+    name = image if isinstance(image, str) else image.name
+    for other in followed_in(viewer):
+        other.comparison.grid = False
+        if other.image_layer is image or (other.image_layer is None and other.image == name):
+            seen = other.comparison
+            seen.visible = seen.probability = seen.disagreement = False
+
+
 def predictions_in(viewer: Viewer) -> list[LevelLayers]:
-    """The predictions of which the viewer has at least one layer, in the order of the layers."""
+    """The predictions of which the viewer has at least one layer, in the order of the layers.
+
+    Layers that were opened from disk since the last call begin to follow a slider by this.
+    """
+    from napari_unetpp.gui.reopened import adopt  # which makes what is defined here
+
+    adopt(viewer)
+    return followed_in(viewer)
+
+
+def followed_in(viewer: Viewer) -> list[LevelLayers]:
+    """As `predictions_in`, but without layers that nothing follows yet."""
     found = (layer.metadata.get(METADATA_KEY) for layer in viewer.layers)
     return list(dict.fromkeys(levels for levels in found if isinstance(levels, LevelLayers)))
-
-
-def _extents(image: Image) -> tuple[int, ...]:
-    data = image.data[0] if image.multiscale else image.data
-    return tuple(data.shape[: image.ndim])
-
-
-def _colormap(level: Level, store: PredictionStore) -> DirectLabelColormap:
-    channels = len(store.classes)
-    if channels == 1:
-        by_label: dict[int | None, Any] = {1: LEVEL_COLORS.get(level, CLASS_COLORS[0])}
-    else:
-        recorded = dict(enumerate(store.record.get("classes", ())))
-        by_label = {
-            k: recorded.get(k, {}).get("color") or CLASS_COLORS[(k - 1) % len(CLASS_COLORS)] for k in range(1, channels)
-        }
-    return DirectLabelColormap(color_dict={None: "transparent", 0: "transparent", **by_label})
-
-
-def in_image_axes(labels: ArrayLike, axes: str, image_axes: str, extents: Sequence[int]) -> LabelsInImageAxes:
-    """Labels with axes `axes` as a lazy array with the axes of an image.
-
-    Parameters
-    ----------
-    image_axes, extents
-        Of the image's data and layer; what `image_axes` names beyond `extents` are RGB samples.
-    """
-    return LabelsInImageAxes(labels, axes, image_axes[: len(extents)], extents)
-
-
-class LabelsInImageAxes:
-    """A view that permutes axes and repeats those that the labels lack."""
-
-    def __init__(self, labels: ArrayLike, axes: str, image_axes: str, extents: Sequence[int]) -> None:
-        self._labels, self._axes, self._image_axes = labels, axes, image_axes
-        self.shape = tuple(extents)
-        self.ndim = len(self.shape)
-        self.dtype = np.dtype(labels.dtype)
-
-    def __getitem__(self, key: Any) -> NDArray[Any]:
-        keys = dict(zip(self._image_axes, _one_key_per_axis(key, self.ndim), strict=True))
-        voxels = np.asarray(self._labels[tuple(keys[axis] for axis in self._axes)])
-        kept = [axis for axis in self._axes if isinstance(keys[axis], slice)]
-        wanted = [axis for axis in self._image_axes if isinstance(keys[axis], slice)]
-        voxels = voxels.transpose([kept.index(axis) for axis in wanted if axis in kept])
-        for place, axis in enumerate(wanted):
-            span = keys[axis]
-            if axis not in kept and isinstance(span, slice):
-                extent = self.shape[self._image_axes.index(axis)]
-                repeats = len(range(*span.indices(extent)))
-                shape = (*voxels.shape[:place], repeats, *voxels.shape[place:])
-                voxels = np.broadcast_to(np.expand_dims(voxels, place), shape)
-        return voxels
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        return np.array(self[...], dtype=dtype)
-
-
-def _one_key_per_axis(key: Any, ndim: int) -> list[int | slice]:
-    keys = list(key) if isinstance(key, tuple) else [key]
-    if Ellipsis in keys:
-        at = keys.index(Ellipsis)
-        keys[at : at + 1] = [slice(None)] * (ndim - len(keys) + 1)
-    keys += [slice(None)] * (ndim - len(keys))
-    return [k if isinstance(k, slice) else operator.index(k) for k in keys]

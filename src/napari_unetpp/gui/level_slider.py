@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
+from weakref import ref
 
 from qtpy.QtCore import QSignalBlocker, QSize, Qt
 from qtpy.QtGui import QColor, QIcon, QPixmap
@@ -126,17 +127,25 @@ class LevelSlider(QWidget):
         self._place_names()  # only now is the style sheet of the window applied
 
 
-def bind_level_keys(viewer: Viewer) -> None:
-    """Keys of the viewer that switch the level of every prediction in it that has that level."""
+def bind_level_keys(viewer: Viewer, slider: LevelSlider | None = None) -> None:
+    """Keys of the viewer that switch the level of every prediction in it that has that level, and of a slider.
+
+    The viewer does not keep the slider alive; the last one bound is the one that the keys move.
+    """
+    moved = (lambda: None) if slider is None else ref(slider)
     for level, key in KEYS.items():
-        viewer.bind_key(key, _chooser(level), overwrite=True)
+        viewer.bind_key(key, _chooser(level, moved), overwrite=True)
 
 
-def _chooser(level: Level) -> Callable[[Viewer], None]:
+def _chooser(level: Level, slider: Callable[[], LevelSlider | None]) -> Callable[[Viewer], None]:
     def choose_level(viewer: Viewer) -> None:  # napari asks a key's action for its __name__
-        for levels in predictions_in(viewer):
-            if level in levels.comparison.levels:
-                levels.comparison.level = level
+        shown = slider()
+        comparisons = [levels.comparison for levels in predictions_in(viewer)]
+        if shown is not None and shown.comparison is not None:
+            comparisons.append(shown.comparison)
+        for comparison in comparisons:
+            if level in comparison.levels:
+                comparison.level = level
 
     return choose_level
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari.layers import Image
-from qtpy.QtCore import QSignalBlocker, Signal
+from napari.layers import Image, Shapes
+from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import (
     QFileDialog,
     QFormLayout,
@@ -25,23 +25,24 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_unetpp.gui.fields import combo_box, note_label, stacked
+from napari_unetpp.gui.fields import breakable, combo_box, note_label, stacked
 from napari_unetpp.gui.image_layer import check_axes, suggest_axes
 
 if TYPE_CHECKING:
     from napari_unetpp.gui.catalogue import Catalogue, ModelChoice
+    from napari_unetpp.gui.preferences import Preferences
 
-WHOLE, SLICE = "stack", "slice"
+WHOLE, SLICE, SCREEN = "stack", "slice", "screen"
 LABEL_WIDTH = 50  # of the longest label in napari's font, so that the groups have one column
 
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """A complete and plausible form."""
+    """A complete and plausible form; `region` is `WHOLE`, `SLICE`, `SCREEN`, or the layer whose shapes bound it."""
 
     image: Image
     axes: str
-    region: str
+    region: str | Shapes
     model: ModelChoice
     level: int
     tiling: str
@@ -55,19 +56,21 @@ class SegmentForm(QWidget):
 
     changed = Signal()
 
-    def __init__(self, parent: QWidget | None = None) -> None:
+    def __init__(self, preferred: Preferences, parent: QWidget | None = None) -> None:
         super().__init__(parent)
+        self._preferred = preferred
         self._models: dict[str, ModelChoice] = {}
         self._images: list[Image] = []
+        self._shapes: list[Shapes] = []
         self.image = combo_box("The image layer to segment.")
         self.axes = QLineEdit()
         self.axes.setMaxLength(5)
         self.axes_note = note_label()
         self.region = combo_box(
-            "The whole stack, or only the slice where the sliders stand.\nWhat is on the screen comes first either way."
+            "The whole stack, the slice where the sliders stand, what is on the screen,\n"
+            "or what the selected shapes of a Shapes layer bound (all, if none is selected).\n"
+            "What is on the screen comes first in any case."
         )
-        self.region.addItem("Whole stack", WHOLE)
-        self.region.addItem("Current slice", SLICE)
         self.model = combo_box("Models that ship with the plugin, and your own.")
         self.card = note_label()
         self.level = combo_box(
@@ -79,6 +82,8 @@ class SegmentForm(QWidget):
             "whole image, and several times faster."
         )
         self.device = combo_box("Where the network runs, out of what torch finds here.")
+        self.device_note = note_label()
+        self.device_note.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.speed = combo_box(
             "Fast: on the CPU in 8-bit integers, several times faster. It is tried\n"
             "on patches of the image first; how many labels stay the same is\n"
@@ -92,6 +97,7 @@ class SegmentForm(QWidget):
             "A folder for the predictions (OME-Zarr).\nEmpty: a temporary one, removed when napari closes."
         )
         self.folder.setClearButtonEnabled(True)
+        self.folder.setText(str(preferred.output_folder or ""))
         self.browse = QToolButton()
         self.browse.setText("…")
         self.browse.setToolTip("Choose a folder")
@@ -116,7 +122,7 @@ class SegmentForm(QWidget):
                 ("Name", stacked(self.model, self.card)),
                 ("Levels", self.level),
                 ("Tiling", self.tiling),
-                ("Device", self.device),
+                ("Device", stacked(self.device, self.device_note)),
                 ("Speed", self.speed),
             ],
             "Output": [("Folder", folder)],
@@ -124,8 +130,8 @@ class SegmentForm(QWidget):
         for title, widgets in rows.items():
             box = QGroupBox(title)
             form = QFormLayout(box)
-            form.setContentsMargins(8, 6, 8, 8)
-            form.setHorizontalSpacing(8)
+            form.setContentsMargins(6, 6, 6, 8)
+            form.setHorizontalSpacing(4)
             form.setVerticalSpacing(5)
             form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
             for label, widget in widgets:
@@ -160,16 +166,44 @@ class SegmentForm(QWidget):
     def set_catalogue(self, catalogue: Catalogue, preferred: str) -> None:
         """Offer these models and devices; the `preferred` model where none was chosen yet."""
         chosen, device = self.model.currentText() or preferred, self.device.currentData()
+        before, kept = self.chosen_model(), {box: box.currentData() for box in (self.level, self.tiling)}
         with QSignalBlocker(self.model), QSignalBlocker(self.device):
             self._models = {model.name: model for model in catalogue.models}
             self.model.clear()
             self.model.addItems(list(self._models))
             self.model.setCurrentIndex(max(0, self.model.findText(chosen)))
             self.device.clear()
-            for key, text in catalogue.devices:
+            for key, text in catalogue.devices.offered:
                 self.device.addItem(text, key)
-            self.device.setCurrentIndex(max(0, self.device.findData(device)))
+            self.device.setCurrentIndex(max(0, self.device.findData(device or self._preferred.device)))
+        self.device.setToolTip(catalogue.devices.about)
+        self.device_note.setText(f"{catalogue.devices.hint} To use it:\n{breakable(catalogue.devices.command)}")
+        self.device_note.setVisible(bool(catalogue.devices.hint))
         self._on_model()
+        if before is not None and before == self.chosen_model():  # the others have changed
+            for box, value in kept.items():
+                box.setCurrentIndex(max(0, box.findData(value)))
+
+    def set_shapes(self, shapes: Sequence[Shapes]) -> None:
+        """Offer these layers as regions; the chosen region stays chosen while it is among them."""
+        self._shapes = list(shapes)
+        self._offer_regions()
+
+    def _offer_regions(self) -> None:
+        image, chosen = self.chosen_image(), self.region.currentData()
+        planar = image is None or image.ndim == 2
+        with QSignalBlocker(self.region):
+            self.region.clear()
+            self.region.addItem("Whole image" if planar else "Whole stack", WHOLE)
+            if not planar:
+                self.region.addItem("Current slice", SLICE)
+            self.region.addItem("What is on the screen", SCREEN)
+            for layer in self._shapes:
+                self.region.addItem(f"Shapes: {layer.name}", layer)
+            places = [i for i in range(self.region.count()) if self.region.itemData(i) is chosen]
+            self.region.setCurrentIndex(places[0] if places else 0)
+        if self.region.currentData() is not chosen:
+            self.changed.emit()
 
     def chosen_image(self) -> Image | None:
         place = self.image.currentIndex()
@@ -221,10 +255,7 @@ class SegmentForm(QWidget):
             "What each axis of the image is, one letter each:\n"
             "t time, c channel, z slice, y row, x column." + (f"\nNow: {suggestion.reason}." if suggestion else "")
         )
-        planar = image is None or image.ndim == 2
-        self.region.setEnabled(not planar)  # one slice is all there is
-        if planar:
-            self.region.setCurrentIndex(0)
+        self._offer_regions()
         self._note_axes("" if suggestion is None or suggestion.certain else suggestion.reason)
         self.changed.emit()
 
@@ -253,6 +284,7 @@ class SegmentForm(QWidget):
             self.level.setCurrentIndex(self.level.count() - 1)
             for kind, text in model.tilings if model else ():
                 self.tiling.addItem(text, kind)
+            self.tiling.setCurrentIndex(max(0, self.tiling.findData(self._preferred.tiling)))
         self.card.setText(model.summary if model else "")
         self.card.setToolTip(model.details if model else "")
         self.card.setVisible(bool(self.card.text()))

@@ -16,18 +16,22 @@ import itertools
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from napari_unetpp.gui.loaded import load_ready
 from napari_unetpp.inference.events import TileDone, Waiting
 from napari_unetpp.inference.pace import Pace
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from napari_unetpp.box import Box
     from napari_unetpp.inference.backends import Backend
     from napari_unetpp.inference.store import PredictionStore
@@ -60,6 +64,8 @@ class Request:
         Where the store goes; None is a temporary folder.
     fast : bool
         In 8-bit integers, where that gives nearly the same labels.
+    memory_mib : int or None
+        Bound of the network's maps in MiB; None is what suits the device.
     pace : Pace
         To make the run leave a core to the window while it is used.
     """
@@ -73,6 +79,7 @@ class Request:
     region: Box | None
     folder: Path | None
     fast: bool = False
+    memory_mib: int | None = None
     pace: Pace = field(default_factory=Pace, compare=False)
 
 
@@ -111,16 +118,7 @@ def segment(request: Request) -> Generator[Prepared | TileDone | Waiting]:
         backend = yield from _fast_backend(model, request)
     same_kind = model.card.tiling.get("kind") == request.tiling
     tiling = tiling_from_card(model.card.tiling if same_kind else {"kind": request.tiling})
-    # A slice is whole planes of a 2D network, so the order by slices keeps to it; of a 3D network
-    # it is a part of the space, which has to be asked for.
-    planes = request.region is None or model.spec.ndim == 2
-    tiles = plan_tiles(
-        request.stack.shape_predicted,
-        model.spec,
-        tiling,
-        level=request.level,
-        visible=request.visible if planes else request.region,
-    )
+    tiles = plan_tiles(request.stack.shape_predicted, model.spec, tiling, level=request.level, visible=request.visible)
     store = _open(request, model, tiles, backend.precision)
     recorded = recorded_calibration(store)
     if recorded is not None and recorded != backend.calibration:  # a run goes on as it began
@@ -152,47 +150,39 @@ def _fill(
 ) -> Generator[Prepared | TileDone | Waiting]:
     from napari_unetpp.inference.predict import predict_stack
 
-    wanted = set(_tiles_within(tiles, request.region))
-    missing = {index for index in wanted if not store.is_done(tiles.tile(index))}
-    safe = partial(_count_done, store, tiles, wanted)
-    yield Prepared(store, model.card, safe(), len(wanted), safe, lambda: backend.note)
-    if not missing:
+    wanted = np.ones(tiles.grid, bool) if request.region is None else tiles.touching(request.region)
+    total = int(wanted.sum())
+    safe = partial(_count_done, store, wanted)
+    before = safe()
+    yield Prepared(store, model.card, before, total, safe, lambda: backend.note)
+    if before == total:
         return
     # A continued run must group its patches as its beginning did, to end in the same bytes.
     batch = int(store.record.get("batch", backend.best_batch(tiles.level, tiles.input_extent)))
     if "batch" not in store.record:
         store.update_record({"batch": batch})
     run = predict_stack(
-        request.stack, model, tiles, store, batch=batch, backend=backend, pace=request.pace, heartbeat=HEARTBEAT
+        request.stack,
+        model,
+        tiles,
+        store,
+        region=request.region,
+        batch=batch,
+        backend=backend,
+        memory=request.memory_mib and request.memory_mib * 2**20,
+        pace=request.pace,
+        heartbeat=HEARTBEAT,
     )
+    outside = store.done_count - before
     try:
         for event in run:
-            if not isinstance(event, TileDone):
-                yield event
-                continue
-            missing.discard(event.tile.index)
-            yield replace(event, done=len(wanted) - len(missing), total=len(wanted))
-            if not missing:
-                return
+            yield replace(event, done=event.done - outside, total=total) if isinstance(event, TileDone) else event
     finally:
         run.close()
 
 
-def _count_done(store: PredictionStore, tiles: Tiles, wanted: set[tuple[int, ...]]) -> int:
-    return sum(store.is_done(tiles.tile(index)) for index in wanted)
-
-
-def _tiles_within(tiles: Tiles, region: Box | None) -> Iterator[tuple[int, ...]]:
-    """Grid positions of the tiles that hold a voxel of the region."""
-    if region is None:
-        region_spans = list(zip((0,) * len(tiles.shape), tiles.shape, strict=True))
-    else:
-        region_spans = list(zip(region.start, region.stop, strict=True))
-    places = [
-        [i for i, (a, b) in enumerate(spans) if a < stop and b > start]
-        for spans, (start, stop) in zip(tiles.inner_spans, region_spans, strict=True)
-    ]
-    return itertools.product(*places)
+def _count_done(store: PredictionStore, wanted: NDArray[np.bool_]) -> int:
+    return int((store.done() & wanted).sum()) if store.grid is not None else 0
 
 
 def _open(request: Request, model: Model, tiles: Tiles, precision: str) -> PredictionStore:
@@ -201,7 +191,7 @@ def _open(request: Request, model: Model, tiles: Tiles, precision: str) -> Predi
     from napari_unetpp.inference.store import StoreError
 
     folder = request.folder or temporary_folder()
-    stem = re.sub(r"[^\w.-]+", "-", f"{request.stack.name}-{model.card.name}").strip("-.")
+    stem = store_stem(request.stack.name, model.card.name)
     for number in itertools.count(1):
         path = folder / f"{stem}{'' if number == 1 else f'-{number}'}.ome.zarr"
         if path in _written:
@@ -212,6 +202,15 @@ def _open(request: Request, model: Model, tiles: Tiles, precision: str) -> Predi
             if not path.exists():  # then another name would not help
                 raise
     raise AssertionError("unreachable")
+
+
+def store_stem(image: str, model: str) -> str:
+    """Name of a store without its ending.
+
+    >>> store_stem("cells (left)", "nuclei")
+    'cells-left-nuclei'
+    """
+    return re.sub(r"[^\w.]+", "-", f"{image}-{model}").strip("-.")
 
 
 @cache

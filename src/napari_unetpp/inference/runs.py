@@ -60,6 +60,7 @@ def make_record(
         "stack_sample": _stack_sample(stack),
         "scaling": scaling.to_json(),
         "classes": [{"name": c.name, "color": c.color} for c in model.classes],
+        "recommended_level": model.card.recommended_level,
     }
     # As it will come back from the disk: lists for tuples.
     plain: dict[str, Any] = json.loads(json.dumps(record))

@@ -1,0 +1,134 @@
+"""What the Models dock does with files: list, examine, import, rename, delete, save pruned; each a job.
+
+A job yields `Listing`, `ModelFile`, `Taken` or `Changed`. Knows neither Qt nor napari; torch is imported
+only by what runs in a job.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_unetpp.model.names import safe_name
+from napari_unetpp.model.zoo import (
+    ModelEntry,
+    add_model,
+    check_free,
+    delete_model,
+    free_name,
+    model_entries,
+    rename_model,
+)
+
+if TYPE_CHECKING:
+    from napari_unetpp.model.checkpoint import Header
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A model as the dock lists it.
+
+    Attributes
+    ----------
+    header : Header or None
+        None where the file is unreadable; `problem` then says why, in one line.
+    size : int
+        Bytes of the file.
+    sha256 : str
+        Of the file; empty until it was examined.
+    """
+
+    entry: ModelEntry
+    header: Header | None = None
+    problem: str = ""
+    size: int = 0
+    sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """All models, as `model_entries` orders them."""
+
+    models: tuple[ModelFile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Nothing was imported: another model is called like the file; `offered` is a name that is free."""
+
+    path: Path
+    offered: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """Something was done, told in `text`; `name` is the model to look at now."""
+
+    text: str
+    name: str | None
+
+
+def list_models() -> Generator[Listing]:
+    """The models of the zoo, with their headers, as one event."""
+    yield Listing(tuple(_read(entry) for entry in model_entries()))
+
+
+def examine(file: ModelFile) -> Generator[ModelFile]:
+    """The same with its hash, for which the whole file is read, as one event."""
+    about = file.entry.path.stat()
+    yield replace(file, sha256=_hash(file.entry.path, about.st_mtime_ns, about.st_size))
+
+
+def import_file(path: Path, name: str | None = None) -> Generator[Taken | Changed]:
+    """Take a model file into the user's folder, called `name`, or else like the file if that is free."""
+    wanted = name or safe_name(path.stem)
+    if name is None:
+        try:
+            check_free(wanted)
+        except FileExistsError as error:
+            yield Taken(path, free_name(wanted), str(error))
+            return
+    entry = add_model(path, wanted)
+    yield Changed(f"Imported {entry.name}.", entry.name)
+
+
+def rename(name: str, to: str) -> Generator[Changed]:
+    """Give a model of the user another name."""
+    entry = rename_model(name, to)
+    yield Changed(f"{name} is now called {entry.name}.", entry.name)
+
+
+def delete(name: str) -> Generator[Changed]:
+    """Remove a model of the user for good."""
+    delete_model(name)
+    yield Changed(f"Deleted {name}.", None)
+
+
+def prune_to(source: ModelEntry, level: int, target: Path) -> Generator[Changed]:
+    """Save a model pruned to a level."""
+    from napari_unetpp.model.checkpoint import load_model
+    from napari_unetpp.model.pruning import save_pruned
+
+    written = save_pruned(load_model(source.path, "cpu"), level, target)
+    text = f"Saved {source.name} pruned to L{level}, {written.stat().st_size / 1e6:.1f} MB: {written}"
+    yield Changed(text, written.stem)
+
+
+def _read(entry: ModelEntry) -> ModelFile:
+    from napari_unetpp.model.checkpoint import read_header
+
+    try:
+        return ModelFile(entry, read_header(entry.path), size=entry.path.stat().st_size)
+    except (ValueError, OSError) as error:  # one bad file must not hide the others
+        return ModelFile(entry, problem=" ".join(str(error).split()))
+
+
+@lru_cache(maxsize=64)
+def _hash(path: Path, _modified: int, _size: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

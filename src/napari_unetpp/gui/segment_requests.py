@@ -1,0 +1,85 @@
+"""What the Segment dock is set to, as the jobs want it: read from the form and the viewer before they start.
+
+Decides which box a chosen region is (`region_box`), and what is handed to a run (`run_request`), to the
+command line (`command_request`) and to the slider (`subject_of`).
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_unetpp.gui.command import CommandRequest
+from napari_unetpp.gui.image_layer import check_axes, shapes_box, slice_box, stack_from_layer, visible_box
+from napari_unetpp.gui.level_box import Subject
+from napari_unetpp.gui.segment_form import SCREEN, SLICE, WHOLE, Choices, SegmentForm
+from napari_unetpp.gui.segmenting import Request, store_stem
+
+if TYPE_CHECKING:
+    from napari import Viewer
+
+    from napari_unetpp.box import Box
+
+
+def region_box(viewer: Viewer, chosen: Choices) -> Box | None:
+    """The region in prediction axes; None is everything.
+
+    Raises
+    ------
+    ValueError
+        Where the shapes that bound it are missing or beside the image.
+    """
+    if chosen.region == WHOLE:
+        return None
+    if chosen.region == SLICE:
+        return slice_box(viewer, chosen.image, chosen.axes)
+    if chosen.region == SCREEN:
+        return visible_box(viewer, chosen.image, chosen.axes)
+    return shapes_box(chosen.region, chosen.image, chosen.axes)
+
+
+def run_request(viewer: Viewer, chosen: Choices, memory_mib: int | None) -> Request:
+    """For `segment`; raises as `region_box`."""
+    return Request(
+        stack=stack_from_layer(chosen.image, chosen.axes),
+        model=chosen.model.path,
+        level=chosen.level,
+        tiling=chosen.tiling,
+        device=chosen.device,
+        fast=chosen.fast,
+        visible=visible_box(viewer, chosen.image, chosen.axes),
+        region=region_box(viewer, chosen),
+        folder=chosen.folder,
+        memory_mib=memory_mib,
+    )
+
+
+def command_request(viewer: Viewer, chosen: Choices, memory_mib: int | None) -> CommandRequest:
+    """For `describe_command`; raises as `region_box`."""
+    image = chosen.image
+    source = image.source.path or image.metadata.get("path")
+    data = image.data[0] if image.multiscale else image.data
+    return CommandRequest(
+        source=Path(source) if source else None,
+        shape=tuple(data.shape),
+        axes=chosen.axes,
+        output=(chosen.folder or Path()) / f"{store_stem(image.name, chosen.model.name)}.ome.zarr",
+        model=chosen.model.name,
+        level=chosen.level,
+        tiling=chosen.tiling,
+        device=chosen.device,
+        fast=chosen.fast,
+        region=region_box(viewer, chosen),
+        memory_mib=memory_mib,
+    )
+
+
+def subject_of(form: SegmentForm) -> Subject:
+    """What the slider and the preview are about, as far as it is chosen and possible."""
+    image, model, axes = form.chosen_image(), form.chosen_model(), ""
+    if image is not None:
+        with suppress(ValueError):  # the form says it
+            axes = check_axes(image, form.axes.text())
+    usable = model if model is not None and model.header is not None else None
+    return Subject(image, axes, usable, form.device.currentData() or "auto", form.level.currentData() or 0)
