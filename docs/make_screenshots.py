@@ -1,10 +1,10 @@
 """Take the pictures of docs/images by driving the real window.
 
-    xvfb-run -a -s "-screen 0 1280x800x24" python docs/make_screenshots.py [MODEL]
+    xvfb-run -a -s "-screen 0 1280x800x24" python docs/make_screenshots.py [NAME ...]
 
-Opens napari, the nuclei sample and the Segment dock from their menus, presses Run, moves the slider
-and grabs the whole screen: `segment.png` (the level that the card recommends), `segment_l1.png` and
-`segment_l4.png`. The user's own settings of napari are not touched.
+Opens napari, samples, files and docks from their menus, presses their buttons, and grabs the whole screen, at
+1280x800. Names are those of `PICTURES`; without any, all are taken, each in a process of its own. The user's own
+settings of napari are not touched.
 """
 
 # ruff: noqa: T201, TID251
@@ -12,6 +12,7 @@ and grabs the whole screen: `segment.png` (the level that the card recommends), 
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -60,37 +61,159 @@ def choose(menu: Any, *path: str) -> None:
         action.trigger()
 
 
-def main(model: str = "nuclei") -> None:
-    """Drive the window and grab it."""
-    import napari
+def click(button: Any) -> None:
     from qtpy.QtCore import Qt
     from qtpy.QtTest import QTest
 
-    IMAGES.mkdir(exist_ok=True)
-    viewer = napari.Viewer()
-    viewer.window.resize(*SIZE)
-    choose(viewer.window.file_menu, "Open Sample", "napari-unetpp", "Nuclei")
-    wait_until(lambda: len(viewer.layers) > 0)
-    viewer.layers.selection.active = viewer.layers[0]
-    choose(viewer.window.plugins_menu, "Segment")
-    wait_until(lambda: len(viewer.window.dock_widgets) > 0)
-    (dock,) = viewer.window.dock_widgets.values()
-    wait_until(dock.run_button.isEnabled)
-    dock.form.model.setCurrentText(model)
-    viewer.reset_view()
-    QTest.mouseClick(dock.run_button, Qt.MouseButton.LeftButton)
-    wait_until(lambda: dock.state != "running")
-    if dock.state != "done":
-        raise RuntimeError(dock.status.text())
-    grab("segment")
-    places = dock.levels.comparison.levels
+    QTest.mouseClick(button, Qt.MouseButton.LeftButton)
+
+
+class Session:
+    """The window with the Segment dock beside an image."""
+
+    def __init__(self, theme: str = "dark") -> None:
+        import napari
+
+        self.viewer = napari.Viewer()
+        self.viewer.theme = theme
+        self.viewer.window.resize(*SIZE)
+
+    def open_sample(self, text: str) -> Any:
+        choose(self.viewer.window.file_menu, "Open Sample", "napari-unetpp", text)
+        wait_until(lambda: len(self.viewer.layers) > 0)
+        self.viewer.layers.selection.active = self.viewer.layers[0]
+        return self.viewer.layers[0]
+
+    def open_dock(self, name: str) -> Any:
+        choose(self.viewer.window.plugins_menu, "napari-unetpp", name)
+        wait_until(lambda: any(name in key for key in self.viewer.window.dock_widgets))
+        return next(dock for key, dock in self.viewer.window.dock_widgets.items() if name in key)
+
+    def segment(self, model: str = "nuclei") -> Any:
+        """The Segment dock, ready to run."""
+        dock = self.open_dock("Segment")
+        wait_until(dock.run_button.isEnabled)
+        dock.form.model.setCurrentText(model)
+        self.viewer.reset_view()
+        return dock
+
+    def run(self, dock: Any) -> None:
+        click(dock.run_button)
+        wait_until(lambda: dock.state not in ("running", "paused") and dock.job is None)
+        if dock.state != "done":
+            raise RuntimeError(dock.status.text())
+
+
+def live() -> None:
+    """A view that no run has touched."""
+    session = Session()
+    session.open_sample("Nuclei")
+    dock = session.segment()
+    wait_until(lambda: dock.level_box.live_view.reached is not None and not dock.level_box.live_view.computing)
+    grab("live")
+
+
+def segment(theme: str = "dark", suffix: str = "") -> None:
+    """After a run, at the recommended level and at L1 and L4."""
+    session = Session(theme)
+    session.open_sample("Nuclei")
+    dock = session.segment()
+    session.run(dock)
+    grab(f"segment{suffix}")
     for level in (1, 4):
-        dock.slider.slider.setValue(places.index(level))
-        grab(f"segment_l{level}")
-    viewer.close()
+        dock.slider.slider.setValue(dock.levels.comparison.levels.index(level))
+        grab(f"segment_l{level}{suffix}")
+
+
+def light() -> None:
+    """The same in napari's light theme."""
+    segment("light", "_light")
+
+
+def views() -> None:
+    """All heads side by side, and where they disagree."""
+    session = Session()
+    session.open_sample("Nuclei")
+    dock = session.segment()
+    session.run(dock)
+    buttons = dock.level_box.views.buttons
+    click(buttons["grid"])
+    grab("grid")
+    click(buttons["grid"])
+    click(buttons["disagreement"])
+    grab("disagreement")
+
+
+def compare() -> None:
+    """The table of levels beside a reference."""
+    session = Session()
+    session.open_sample("Nuclei")
+    dock = session.segment()
+    session.run(dock)
+    table = session.open_dock("Compare")
+    wait_until(lambda: table.reference.count() > 1)
+    table.reference.setCurrentText("nuclei truth")
+    wait_until(table.measure_button.isEnabled)
+    click(table.measure_button)
+    wait_until(lambda: all("s" in table.table.item(row, 3).text() for row in range(5)))
+    wait_until(lambda: table.measure_button.text() == "Measure speed")
+    grab("compare")
+
+
+def models() -> None:
+    """The Models dock with a card."""
+    session = Session()
+    session.open_sample("Nuclei")
+    dock = session.open_dock("Models")
+    wait_until(lambda: dock.list.topLevelItemCount() >= 2)
+    grab("models")
+
+
+def large() -> None:
+    """A stack that is opened lazily, segmented where one looks."""
+    import numpy as np
+    import tifffile
+
+    sample = tifffile.imread(Path(__file__).parent.parent / "sample_data" / "synthetic_em.tif")
+    plane = np.tile(sample[0], (6, 6))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "large.tif"
+        with tifffile.TiffWriter(path, bigtiff=True) as file:
+            file.write(
+                (np.roll(plane, 3 * z, axis=1) for z in range(600)), shape=(600, *plane.shape), dtype=plane.dtype
+            )
+        session = Session()
+        session.viewer.open(path, plugin="napari-unetpp")
+        dock = session.segment("em-boundaries")
+        session.viewer.dims.set_current_step(0, 412)
+        session.viewer.scene.camera.zoom *= 3
+        wait_until(lambda: dock.level_box.live_view.reached is not None and not dock.level_box.live_view.computing)
+        grab("large")
+
+
+def error() -> None:
+    """What a run that cannot work says."""
+    import numpy as np
+
+    session = Session()
+    session.viewer.add_image(np.zeros((2, 256, 256), np.uint8), name="two channels", axis_labels=("c", "y", "x"))
+    dock = session.segment()
+    dock.level_box.live.setChecked(False)
+    click(dock.run_button)
+    wait_until(lambda: dock.state == "failed")
+    grab("error")
+
+
+PICTURES = {f.__name__: f for f in (live, segment, light, views, compare, models, large, error)}
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as settings:
-        os.environ["NAPARI_CONFIG"] = str(Path(settings) / "settings.yaml")
-        main(*sys.argv[1:])
+    IMAGES.mkdir(exist_ok=True)
+    if len(sys.argv) != 2:
+        for name in sys.argv[1:] or PICTURES:
+            subprocess.run([sys.executable, __file__, name], check=True)
+    else:
+        with tempfile.TemporaryDirectory() as settings:
+            os.environ["NAPARI_CONFIG"] = str(Path(settings) / "settings.yaml")
+            PICTURES[sys.argv[1]]()
+        os._exit(0)  # without asking whether to save anything

@@ -45,6 +45,7 @@ class LevelViews(QWidget):
         super().__init__(parent)
         self.levels: LevelLayers | None = None
         self.comparison: HeadComparison | None = None
+        self._outlined = False  # by us, for a map
         self.threshold = QLabeledDoubleSlider(Qt.Orientation.Horizontal)
         self.threshold.setRange(0, 1)
         self.threshold.setSingleStep(0.01)
@@ -122,6 +123,7 @@ class LevelViews(QWidget):
             self.comparison.threshold = min(max(round(value, 2), 0.0), 1.0)
 
     def _on_contour(self, checked: bool) -> None:
+        self._outlined = False
         if self.comparison is not None:
             self.comparison.contour = CONTOUR if checked else 0
 
@@ -132,7 +134,17 @@ class LevelViews(QWidget):
     def _on_probability(self, checked: bool) -> None:
         if self.levels is not None:
             self.levels.comparison.probability = checked
+            self._outline(self.levels.comparison)
 
     def _on_disagreement(self, checked: bool) -> None:
         if self.levels is not None:
             self.levels.comparison.disagreement = checked
+            self._outline(self.levels.comparison)
+
+    def _outline(self, comparison: HeadComparison) -> None:
+        """Filled labels would hide a map: they are outlined as long as there is one, unless they were already."""
+        mapped = comparison.probability or comparison.disagreement
+        if mapped and comparison.contour == 0:
+            comparison.contour, self._outlined = CONTOUR, True
+        elif not mapped and self._outlined:
+            comparison.contour, self._outlined = 0, False

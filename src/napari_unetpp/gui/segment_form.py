@@ -124,8 +124,8 @@ class SegmentForm(QWidget):
                 ("Tiling", self.tiling),
                 ("Device", stacked(self.device, self.device_note)),
                 ("Speed", self.speed),
+                ("Output", folder),
             ],
-            "Output": [("Folder", folder)],
         }
         for title, widgets in rows.items():
             box = QGroupBox(title)
