@@ -143,6 +143,15 @@ def test_large_tiff(repository, tmp_path):
     assert all(case["step_seconds"]["min"] > 0 for case in content["cases"].values())
 
 
+@pytest.mark.gui
+def test_window(repository, tmp_path):
+    content = run(repository, tmp_path, "window")
+    figures = content["milliseconds"]
+    assert all(0 <= f["median"] <= f["p95"] <= f["max"] for f in figures.values())
+    assert figures["switch"]["count"] == 29
+    assert figures["preview L4 by scrolling"]["median"] >= figures["preview L1 by scrolling"]["median"]
+
+
 def test_accuracy_says_which_data_are_absent(repository, tmp_path):
     content = run(repository, tmp_path, "accuracy", NAPARI_UNETPP_DATA=str(tmp_path))
     assert set(content["absent"]) == {"em_isbi2012", "fib25", "nuclei"}

@@ -247,3 +247,43 @@ def test_what_cannot_be_predicted_is_said_once(viewer, open_dock, qtbot, rng):
     viewer.add_image(rng.integers(0, 200, (32, 32), np.uint8), name="one", axis_labels=("y", "x"))
     reached(dock, qtbot, 1)
     assert preview(viewer) is not None
+
+
+def test_two_windows_are_followed_each_by_its_own_dock(viewer, make_napari_viewer, model, predictions, qtbot, rng):
+    docks, windows = [], [viewer, make_napari_viewer(show=True)]
+    for window, size in zip(windows, (32, 48), strict=True):
+        window.add_image(rng.integers(0, 200, (size, size), np.uint8), name="cells", axis_labels=("y", "x"))
+        docks.append(window.window.add_plugin_dock_widget("napari-unetpp", "Segment")[1])
+    for window, dock in zip(windows, docks, strict=True):
+        qtbot.waitUntil(dock.run_button.isEnabled, timeout=60_000)
+        window.reset_view()
+        reached(dock, qtbot, 1)
+    docks[1].slider.slider.setValue(1)
+    reached(docks[1], qtbot, 2)
+    assert docks[0].slider.slider.value() == 0
+    for window, level in zip(windows, (1, 2), strict=True):
+        image = window.layers["cells"].data
+        np.testing.assert_array_equal(labels(window, preview(window)), expected(image, "yx", model, image, level))
+    qtbot.mouseClick(docks[0].run_button, LEFT)
+    qtbot.waitUntil(lambda: docks[0].state == "done" and docks[0].job is None, timeout=60_000)
+    assert [layer.name for layer in windows[1].layers] == ["cells", "cells live"]
+
+
+def test_a_reopened_prediction_is_shown_even_if_another_model_is_chosen(
+    viewer, cells, open_dock, model, tmp_path, qtbot
+):
+    """Who opens a file wants to see it, not a preview in its place."""
+    from napari_unetpp.inference.store import create_store
+
+    dock = open_dock()
+    reached(dock, qtbot, 1)
+    stack = open_stack(cells.data, axes="zyx")
+    record = {"model": "gone", "stack": {"name": "cells", "axes": "zyx", "shape": [6, 48, 64], "dtype": "uint8"}}
+    store = create_store(tmp_path / "old.ome.zarr", stack.shape_predicted, (1, 2), like=stack, record=record)
+    store.probability(2)[:, :10] = 255
+    viewer.open(store.path, plugin="napari-unetpp")
+    qtbot.waitUntil(lambda: dock.levels is not None, timeout=10_000)
+    assert dock.levels.store.path == store.path
+    qtbot.waitUntil(lambda: preview(viewer) is None, timeout=10_000)
+    dock.slider.slider.setValue(1)
+    assert viewer.layers["cells L2"].visible
