@@ -283,8 +283,9 @@ def test_the_buttons_press_and_tell(viewer, make_levels, views, qtbot):
     qtbot.mouseClick(views.buttons["probability"], LEFT)
     qtbot.mouseClick(views.buttons["disagreement"], LEFT)
     assert {"cells probability", "cells disagreement"} <= {layer.name for layer in viewer.layers}
-    qtbot.mouseClick(views.buttons["contour"], LEFT)
-    assert {layer.contour for layer in levels.layers.values()} == {2}
+    for width in (0, 2):  # outlined already, for the maps
+        qtbot.mouseClick(views.buttons["contour"], LEFT)
+        assert {layer.contour for layer in levels.layers.values()} == {width}
     viewer.layers.remove("cells probability")
     assert not views.buttons["probability"].isChecked()
     assert views.buttons["disagreement"].isChecked()
@@ -301,6 +302,22 @@ def test_the_buttons_press_and_tell(viewer, make_levels, views, qtbot):
     assert not np.asarray(levels.layers[4].data).any()
     levels.comparison.threshold = 0.25
     assert views.threshold.value() == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("contour", [0, 1])
+def test_labels_are_outlined_as_long_as_there_is_a_map(make_levels, views, qtbot, contour):
+    levels = make_levels()
+    comparison = levels.comparison
+    comparison.contour = contour
+    views.bind(levels)
+    for field, mapped in (
+        ("probability", True),
+        ("disagreement", True),
+        ("probability", True),
+        ("disagreement", False),
+    ):
+        qtbot.mouseClick(views.buttons[field], LEFT)
+        assert comparison.contour == (contour or (2 if mapped else 0))
 
 
 def test_the_contour_is_on_the_canvas(viewer, make_levels, qtbot):
