@@ -15,13 +15,11 @@ from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
     QFormLayout,
-    QFrame,
     QGridLayout,
     QGroupBox,
     QHeaderView,
     QLabel,
     QPushButton,
-    QScrollArea,
     QTableWidget,
     QTableWidgetItem,
     QVBoxLayout,
@@ -198,15 +196,7 @@ class ComparePanel(Dock):
         layout.addLayout(buttons)
         layout.addWidget(self.status)
         layout.addStretch(1)
-        # On a small screen the dock scrolls instead of squeezing its rows.
-        scroll = QScrollArea()
-        scroll.setWidgetResizable(True)
-        scroll.setFrameShape(QFrame.Shape.NoFrame)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        scroll.setWidget(content)
-        whole = QVBoxLayout(self)
-        whole.setContentsMargins(0, 0, 0, 0)
-        whole.addWidget(scroll)
+        self.fill(content)
 
     def show_width(self) -> None:
         """Be as wide as the table needs, which scrolls in no direction."""

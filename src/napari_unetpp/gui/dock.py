@@ -1,4 +1,4 @@
-"""What every dock of ours does when it comes and when it goes: it lies on those that are there, and stops its work.
+"""What all docks of ours share: they scroll, become tabs of each other, and stop their work when they go.
 
 napari takes a dock's widget out of the dock when that is closed, and deletes it never; the window
 may close with the dock in it. In every case nobody is there to see results any more.
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import QEvent, QObject, QTimer
-from qtpy.QtWidgets import QDockWidget, QMainWindow, QWidget
+from qtpy.QtCore import QEvent, QObject, Qt, QTimer
+from qtpy.QtWidgets import QDockWidget, QFrame, QMainWindow, QScrollArea, QVBoxLayout, QWidget
 
 if TYPE_CHECKING:
     from qtpy.QtGui import QCloseEvent, QShowEvent
@@ -24,6 +24,17 @@ class Dock(QWidget):
 
     def stop(self) -> None:
         """Cancel without a word: nobody is there to read it, and no layer may be added any more."""
+
+    def fill(self, content: QWidget) -> None:
+        """Put this into the dock, which scrolls on a small screen instead of squeezing its rows."""
+        scroll = QScrollArea()
+        scroll.setWidgetResizable(True)
+        scroll.setFrameShape(QFrame.Shape.NoFrame)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        scroll.setWidget(content)
+        whole = QVBoxLayout(self)
+        whole.setContentsMargins(0, 0, 0, 0)
+        whole.addWidget(scroll)
 
     def event(self, event: QEvent) -> bool:
         if event.type() == QEvent.Type.ParentChange and self.parent() is None:

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
-    QFrame,
     QHBoxLayout,
     QMessageBox,
     QProgressBar,
     QPushButton,
-    QScrollArea,
     QVBoxLayout,
     QWidget,
 )
@@ -78,15 +76,7 @@ class SegmentPanel(Dock):
         layout.addLayout(below)
         layout.addWidget(self.level_box)
         layout.addStretch(1)
-        # On a small screen the dock scrolls instead of squeezing its rows.
-        scroll = QScrollArea()
-        scroll.setWidgetResizable(True)
-        scroll.setFrameShape(QFrame.Shape.NoFrame)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        scroll.setWidget(content)
-        whole = QVBoxLayout(self)
-        whole.setContentsMargins(0, 0, 0, 0)
-        whole.addWidget(scroll)
+        self.fill(content)
 
     def say(self, text: str, *, error: bool = False) -> None:
         """Put one line (which may wrap) into the status."""
