@@ -196,11 +196,31 @@ def test_removing_the_preview_turns_live_off(viewer, cells, open_dock, qtbot):
     dock = open_dock()
     reached(dock, qtbot, 1)
     viewer.layers.remove(preview(viewer))
-    assert not dock.level_box.live.isChecked()
+    qtbot.waitUntil(lambda: not dock.level_box.live.isChecked(), timeout=5_000)
     viewer.dims.set_current_step(0, 3)
     qtbot.wait(300)
     assert preview(viewer) is None
     dock.level_box.live.setChecked(True)
+    reached(dock, qtbot, 1)
+    assert preview(viewer) is not None
+
+
+def test_five_axes_after_everything_was_removed(viewer, cells, open_dock, model, qtbot, rng):
+    dock = open_dock()
+    reached(dock, qtbot, 1)
+    viewer.layers.clear()
+    qtbot.wait(50)
+    assert dock.level_box.live.isChecked()
+    data = rng.integers(0, 200, (3, 2, 1, 40, 52), np.uint8)
+    viewer.add_image(data, name="five", axis_labels=tuple("tzcyx"))
+    viewer.reset_view()
+    viewer.dims.set_current_step(0, 2)
+    reached(dock, qtbot, 1)
+    t, z, _, _, _ = viewer.dims.current_step
+    np.testing.assert_array_equal(labels(viewer, preview(viewer)), expected(data, "tzcyx", model, data[t, z, 0], 1))
+    viewer.dims.order = (0, 3, 2, 1, 4)  # rows are a slider now, and a plane of the network is none of the screen
+    qtbot.waitUntil(lambda: not preview(viewer), timeout=10_000)
+    viewer.dims.order = (0, 1, 2, 4, 3)
     reached(dock, qtbot, 1)
     assert preview(viewer) is not None
 

@@ -274,9 +274,13 @@ class LiveView(QObject):
     def _on_layer_removed(self, event: Any) -> None:
         if self.layer.is_layer(event.value):
             self.layer.forget()
-            if not self._suspended:
-                self.removed.emit()
+            if not self._suspended:  # who removes all layers has nothing against this one
+                QTimer.singleShot(0, self._tell_removed)
         elif event.value is self._image and not self._suspended:
             self._stop()
             self._session, self._image = None, None
             self.layer.remove()
+
+    def _tell_removed(self) -> None:
+        if self._image is not None and self._image in self.viewer.layers:
+            self.removed.emit()
