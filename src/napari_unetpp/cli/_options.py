@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from napari_unetpp.model.spec import NetworkSpec
 
 _UNITS = {"": 1, "k": 1, "m": 2, "g": 3, "t": 4}
-_SMALLER = (1024, 512, 256, 192, 128, 96, 64, 48, 32, 16)  # inner edges of seamless tiles, to fit a memory
 
 
 class TilingKind(StrEnum):
@@ -171,30 +170,14 @@ def parse_levels(text: str, available: Sequence[int]) -> tuple[int, ...]:
 
 
 def plan(shape: Sequence[int], backend: Backend, tiling: Tiling, level: int | None, memory: int | None = None) -> Tiles:
-    """Tiles of a stack that a backend can predict within `memory` bytes.
+    """Tiles of a stack that a backend can predict within `memory` bytes, where that is given."""
+    from napari_unetpp.inference.fitting import fitting_tiles
 
-    Seamless tiles whose size was left open become smaller where they must; their exact halo keeps
-    the result the same.
-    """
-    from napari_unetpp.inference.tiles import plan_tiles
-    from napari_unetpp.inference.tiling import Overlap, Seamless
-
-    spec, memory = backend.spec, memory or backend.memory
-    tiles = plan_tiles(shape, spec, tiling, level=level)
-    edges = [e for e in _SMALLER if e % spec.grid == 0]
-    if isinstance(tiling, Overlap) or tiling.inner is not None:
-        edges = []
-    while True:
-        extent = tiles.input_extent
-        try:
-            backend.plan(tiles.level, extent, backend.best_batch(tiles.level, extent), 1, memory, threads=1)
-        except MemoryError as error:
-            if not edges:
-                raise BadUsage(
-                    f"--memory {memory / 2**20:.0f}MiB is too little: {error}; allow more, or use --tiling overlap "
-                    "with a small --patch"
-                ) from None
-            assert isinstance(tiling, Seamless)
-            tiles = plan_tiles(shape, spec, Seamless(edges.pop(0), tiling.halo), level=level)
-        else:
-            return tiles
+    try:
+        return fitting_tiles(shape, backend, tiling, level=level, memory=memory)
+    except MemoryError as error:
+        assert memory is not None
+        raise BadUsage(
+            f"--memory {memory / 2**20:.0f}MiB is too little: {error}; allow more, or use --tiling overlap "
+            "with a small --patch"
+        ) from None

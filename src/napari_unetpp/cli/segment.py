@@ -45,7 +45,7 @@ def segment(
         typer.Option(help="auto is the fastest floating point of this machine; int8 is the fast mode of CPUs."),
     ] = options.Precision.auto,
     memory: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="Bound of the network's maps, as 2GiB.  [default: 256MiB on CPU]")
+        str | None, typer.Option(metavar="SIZE", help="Bound of the network's maps, as 2GiB.  [default: 128MiB on CPU]")
     ] = None,
     engine: Annotated[
         options.Engine, typer.Option(help="openvino runs on the CPU alone: pip install 'napari-unetpp[openvino]'.")

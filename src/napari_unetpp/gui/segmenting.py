@@ -110,15 +110,19 @@ def segment(request: Request) -> Generator[Prepared | TileDone | Waiting]:
         As `load_model`, `plan_tiles` and `predict_stack`; one line for the user.
     """
     from napari_unetpp.inference.backends import prepare
+    from napari_unetpp.inference.fitting import fitting_tiles
     from napari_unetpp.inference.runs import recorded_calibration
-    from napari_unetpp.inference.tiles import plan_tiles, tiling_from_card
+    from napari_unetpp.inference.tiles import tiling_from_card
 
     model, backend = load_ready(request.model, request.device)
     if request.fast:
         backend = yield from _fast_backend(model, request)
     same_kind = model.card.tiling.get("kind") == request.tiling
     tiling = tiling_from_card(model.card.tiling if same_kind else {"kind": request.tiling})
-    tiles = plan_tiles(request.stack.shape_predicted, model.spec, tiling, level=request.level, visible=request.visible)
+    memory = request.memory_mib and request.memory_mib * 2**20
+    tiles = fitting_tiles(
+        request.stack.shape_predicted, backend, tiling, level=request.level, memory=memory, visible=request.visible
+    )
     store = _open(request, model, tiles, backend.precision)
     recorded = recorded_calibration(store)
     if recorded is not None and recorded != backend.calibration:  # a run goes on as it began

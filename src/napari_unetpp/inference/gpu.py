@@ -162,7 +162,7 @@ class GpuBackend(Backend):
 def _device_memory(device: torch.device) -> int:
     """Bytes of a device that a run may plan with."""
     if device.type != "cuda":
-        return 4 * MEMORY
+        return 6 * MEMORY
     return int(_FREE * torch.cuda.mem_get_info(device)[0])
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from napari_unetpp.model.spec import NetworkSpec
 
-MEMORY = 192 * 2**20  # bytes for the maps of a network, where nobody says otherwise
+MEMORY = 128 * 2**20  # bytes for the maps of a network, where nobody says otherwise: more is not faster
 _BAND_BYTES = 2**17  # of one channel of the image in one band; see docs/performance.md for band against speed
 _WHOLE_VOXELS = 2**17  # up to here one pass over the whole: its maps are small enough
 _LONGEST_BAND = 128
@@ -61,22 +61,37 @@ class Planner:
     item: int
     memory: int = MEMORY
 
-    def plan(self, level: int, extent: Sequence[int], batch: int, inputs: int, memory: int, threads: int) -> Work:
+    def plan(
+        self, level: int, extent: Sequence[int], batch: int, inputs: int, memory: int | None, threads: int
+    ) -> Work:
         """How to run `inputs` batches of that spatial extent within `memory` bytes.
+
+        Parameters
+        ----------
+        memory
+            None is what the device has for it; an input that takes more, however it is cut, is not refused then.
 
         Raises
         ------
         MemoryError
-            Where one input takes more, however it is cut.
+            Where `memory` is given, and one input takes more.
         """
         most = max(1, min(self._workers(threads), inputs))
+        bound = self.memory if memory is None else memory
+        leanest: tuple[int, Work] | None = None
         for work in self._ways(level, extent, batch, most, threads):
             need = self.bytes_held(level, extent, batch, work.band, work.hands) * work.workers
-            if need <= memory:
+            if need <= bound:
                 return work
+            if leanest is None or need < leanest[0]:
+                leanest = need, work
+        assert leanest is not None
+        need, work = leanest
+        if memory is None:
+            return work
         raise MemoryError(
             f"one input of {' x '.join(map(str, extent))} voxels takes {need / 2**20:.0f} MiB "
-            f"where {memory / 2**20:.0f} MiB are allowed"
+            f"where {bound / 2**20:.0f} MiB are allowed"
         )
 
     def _ways(self, level: int, extent: Sequence[int], batch: int, most: int, threads: int) -> Iterator[Work]:
@@ -105,10 +120,7 @@ class Planner:
         """Rows at a time for a single region: as in a run, but never refused."""
         deepest = self.spec.heads_up_to(level)[-1]
         extent = [math.ceil(n / self.spec.grid) * self.spec.grid for n in extent]
-        try:
-            return self.plan(deepest, extent, 1, 1, self.memory, 1).band
-        except MemoryError:
-            return list(self._bands(deepest, extent, 1))[-1]
+        return self.plan(deepest, extent, 1, 1, None, 1).band
 
     def bytes_held(self, level: int, extent: Sequence[int], batch: int, band: int | None, hands: int = 1) -> int:
         """About the most bytes that the maps of one batch take."""

@@ -83,7 +83,8 @@ def predict_stack(
     backend
         The model made ready (`prepare`); None prepares it in the precision that is best here.
     memory
-        Most bytes for the maps of the network; None is 256 MiB on a CPU: more is not faster.
+        Most bytes for the maps of the network; None is 128 MiB on a CPU, and what one input
+        takes where that is more.
     threads
         Of torch, for all workers; None is all that torch has.
     pace
@@ -96,7 +97,7 @@ def predict_stack(
     ValueError
         Where the model cannot take the stack, or (StoreError) the store is of another run.
     MemoryError
-        Where `memory` is too little for one input.
+        Where `memory` is given and too little for one input.
     OSError
         Where the disk is full or gone; what was yielded is safe.
     """

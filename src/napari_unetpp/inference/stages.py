@@ -101,7 +101,7 @@ def run_stages(
     pace, threads = Pace(pace), threads or torch.get_num_threads()
     kind = _OverlapStages if isinstance(run.tiles.tiling, Overlap) else _SeamlessStages
     stages: _Stages = kind(run, wanted.copy())
-    tiles, memory = run.tiles, memory or run.backend.memory
+    tiles = run.tiles
     stages.work = run.backend.plan(tiles.level, tiles.input_extent, run.batch, stages.passes, memory, threads)
     return _running(stages, then, threads, pace, heartbeat)
 
