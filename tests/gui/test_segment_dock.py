@@ -101,6 +101,19 @@ def test_only_the_selected_shapes_count_and_none_is_refused():
         shapes_box(shapes, image, "yx")
 
 
+def test_a_chosen_region_and_what_a_run_said_outlast_other_layers(viewer, open_dock, run, rng):
+    viewer.add_image(rng.integers(0, 200, (3, 32, 32), np.uint8), name="stack", axis_labels=("z", "y", "x"))
+    dock = open_dock()
+    choose_region(dock, "Current slice")
+    run(dock)
+    said = dock.status.text()
+    viewer.add_points([(1, 2, 3)])
+    viewer.add_shapes(name="later")
+    assert dock.form.region.currentText() == "Current slice"
+    assert dock.state == "done"
+    assert dock.status.text() == said
+
+
 def test_what_is_on_the_screen_is_segmented(viewer, open_dock, run, qtbot, rng):
     viewer.add_image(rng.integers(0, 200, (512, 512), np.uint8), name="large", axis_labels=("y", "x"))
     dock = open_dock()

@@ -200,9 +200,9 @@ class SegmentForm(QWidget):
             self.region.addItem("What is on the screen", SCREEN)
             for layer in self._shapes:
                 self.region.addItem(f"Shapes: {layer.name}", layer)
-            places = [i for i in range(self.region.count()) if self.region.itemData(i) is chosen]
+            places = [i for i in range(self.region.count()) if self.region.itemData(i) == chosen]
             self.region.setCurrentIndex(places[0] if places else 0)
-        if self.region.currentData() is not chosen:
+        if self.region.currentData() != chosen:
             self.changed.emit()
 
     def chosen_image(self) -> Image | None:
