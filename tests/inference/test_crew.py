@@ -204,10 +204,11 @@ def test_helpers_step_back_while_the_user_needs_a_core(make_model, crew_of):
     crew = crew_of(4, pace)
     layers = Watched(make_model().network, CPU, torch.float32)
     image = torch.rand(1, 1, 256, 16)
-    pace.hold(60)
+    pace.hold(600)
     with torch.inference_mode():
         assert sum(len(p[2]) for p in stream(layers, image, 2, 4, crew)) > 0
         assert layers.threads == {threading.get_ident()}
+        assert pace.held  # nobody has waited for those that stepped back
         pace.hold(0)
         list(stream(layers, image, 2, 4, crew))
     pace.stop()

@@ -80,6 +80,11 @@ class Turns:
                 self._first += 1
             self._changed.notify_all()
 
+    @property
+    def over(self) -> bool:
+        """Whether nobody will be given another step; looked at without waiting for anybody."""
+        return self._over or self._first == len(self._steps)
+
     def end(self, error: BaseException | None = None) -> None:
         """Nobody begins another step."""
         with self._changed:
@@ -109,24 +114,30 @@ class Crew:
         """What `Pace.checkpoint` does; whoever leads a pass calls it every now and then."""
         self._pace.checkpoint()
 
-    def help(self, work: Callable[[], bool]) -> list[Future[None]]:
-        """Have `work` called by all hands but the caller's own until it says False."""
+    def help(self, work: Callable[[], bool], over: Callable[[], bool]) -> list[Future[None]]:
+        """Have `work` called by all hands but the caller's own until it says False.
+
+        Parameters
+        ----------
+        over
+            Whether nothing is left, for hands that have stepped back: else the pass would wait for them.
+        """
         if self._pool is None:
             return []
         inference = torch.is_inference_mode_enabled()
-        return [self._pool.submit(self._repeat, work, inference) for _ in range(self.hands - 1)]
+        return [self._pool.submit(self._repeat, work, over, inference) for _ in range(self.hands - 1)]
 
     def close(self) -> None:
         """Wait for what is running."""
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _repeat(self, work: Callable[[], bool], inference: bool) -> None:
+    def _repeat(self, work: Callable[[], bool], over: Callable[[], bool], inference: bool) -> None:
         with torch.inference_mode(inference):
             try:
-                self._pace.checkpoint()
+                self._pace.checkpoint(over)
                 while work():
-                    self._pace.checkpoint()
+                    self._pace.checkpoint(over)
             except Stopped:
                 return
 

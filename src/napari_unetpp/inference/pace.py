@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _BREATH = 0.005  # seconds between two looks of a worker that has stepped back
 
@@ -45,15 +49,20 @@ class Pace:
     def stopped(self) -> bool:
         return self._stopped.is_set() or (self._above is not None and self._above.stopped)
 
-    def checkpoint(self) -> None:
+    def checkpoint(self, over: Callable[[], bool] | None = None) -> None:
         """Return when there is time to go on.
+
+        Parameters
+        ----------
+        over
+            Return as well where this says that there is nothing left to go on with.
 
         Raises
         ------
         Stopped
             Where the run was told to stop.
         """
-        while not self.stopped and self.held and not getattr(self._first, "yes", True):
+        while not self.stopped and self.held and not getattr(self._first, "yes", True) and not (over and over()):
             time.sleep(_BREATH)
         if self.stopped:
             raise Stopped

@@ -51,7 +51,7 @@ def stream(
     if len(image) != 1:
         raise ValueError(f"a batch of {len(image)} images; one at a time goes band by band")
     running = _Pass(layers, image, level, band, crew.hands)
-    helpers = crew.help(running.step)
+    helpers = crew.help(running.step, lambda: running.turns.over)
     try:
         while running.step():
             yield from running.given()
