@@ -19,6 +19,7 @@ import torch
 
 from napari_unetpp.model.card import Card
 from napari_unetpp.model.checkpoint import Model
+from napari_unetpp.model.costs import flops_per_voxel
 from napari_unetpp.model.intensity import Intensity
 from napari_unetpp.model.spec import NetworkSpec
 from napari_unetpp.model.unetpp import UNetPlusPlus, probabilities
@@ -104,29 +105,6 @@ def network_flops(spec: NetworkSpec, extent: Sequence[int], level: int | None = 
     >>> round(network_flops(NetworkSpec.preset("default"), (96, 96)) / 1e9, 2)
     9.69
     """
-    heads = spec.heads_up_to(level)
-    last = heads[-1]
-    padded = [math.ceil(n / spec.grid) * spec.grid for n in extent]
-    voxels = [math.prod(n // 2**i for n in padded) for i in range(spec.depth + 1)]
-    total = 0.0
-    for i, j in spec.nodes:
-        if i + j <= last:
-            total += 2 * voxels[i] * _node_products(spec, i, j)
-            if j > 0 and spec.upsampling.startswith("transposed"):
-                kernel = int(spec.upsampling[-1]) ** spec.ndim
-                total += 2 * voxels[i + 1] * kernel * spec.node_width(i + 1, j - 1) * spec.node_width(i, j)
-    kernel = 3**spec.ndim if spec.head == "bn-relu-conv3" else 1
-    total += sum(2 * voxels[0] * kernel * spec.node_width(0, d) * spec.classes for d in heads)
-    return batch * total
-
-
-def _node_products(spec: NetworkSpec, i: int, j: int) -> int:
-    """Multiply-adds a voxel of the two convolutions of X^{i,j}."""
-    out = spec.node_width(i, j)
-    channels = spec.in_channels if i == 0 else spec.widths[i - 1]
-    if j > 0:
-        below = spec.node_width(i + 1, j - 1)
-        learned = spec.upsampling.startswith("transposed")
-        channels = (out if learned else below) + sum(spec.node_width(*node) for node in spec.same_row(i, j))
-    middle = channels // 2 if j > 0 and spec.middle == "half-in" else out
-    return int(3**spec.ndim * (channels * middle + middle * out))
+    pruned = spec if level is None else spec.pruned(level)
+    padded = math.prod(math.ceil(n / spec.grid) * spec.grid for n in extent)
+    return batch * padded * flops_per_voxel(pruned)

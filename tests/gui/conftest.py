@@ -87,3 +87,18 @@ def open_dock(viewer, model, predictions, qtbot):
         return dock
 
     return opened
+
+
+@pytest.fixture
+def check_uncut():
+    """Checks that every text of a dock has the room that it needs."""
+    from qtpy.QtWidgets import QLabel, QPushButton
+
+    def check(dock):
+        for label in (w for kind in (QLabel, QPushButton) for w in dock.findChildren(kind)):
+            if label.isVisible() and not getattr(label, "wordWrap", bool)():
+                assert label.width() >= label.sizeHint().width(), label.text()
+            elif label.isVisible():
+                assert label.height() >= label.heightForWidth(label.width()), label.text()
+
+    return check

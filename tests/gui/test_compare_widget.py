@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import zarr
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QFileDialog, QLabel, QPushButton
+from qtpy.QtWidgets import QFileDialog
 from superqt.utils._qthreading import WorkerBase
 
 from napari_unetpp.gui.compare_counting import Counting
@@ -531,7 +531,7 @@ def test_opened_by_name_while_a_run_fills_the_store(viewer, model, predictions, 
     assert compare.counting.agreement.counted.all(), "nothing begins anew because something is selected"
 
 
-def test_nothing_is_cut(viewer, prediction, open_compare, qtbot, rng):
+def test_nothing_is_cut(viewer, prediction, open_compare, check_uncut, qtbot, rng):
     prediction.fill().show(viewer)
     viewer.add_labels(rng.integers(0, 2, prediction.shape, np.uint8), name="labels with a long name indeed")
     dock = open_compare()
@@ -547,11 +547,7 @@ def test_nothing_is_cut(viewer, prediction, open_compare, qtbot, rng):
         assert header.sectionSize(place) >= header.sectionSizeHint(place), place
         assert header.sectionSize(place) >= table.sizeHintForColumn(place), place
     assert table.viewport().height() >= sum(table.rowHeight(i) for i in range(table.rowCount()))
-    for label in (w for kind in (QLabel, QPushButton) for w in dock.findChildren(kind)):
-        if label.isVisible() and not getattr(label, "wordWrap", bool)():
-            assert label.width() >= label.sizeHint().width(), label.text()
-        elif label.isVisible():
-            assert label.height() >= label.heightForWidth(label.width()), label.text()
+    check_uncut(dock)
 
 
 def test_opening_needs_no_torch_in_the_thread_of_the_window():

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from napari.components import ViewerModel
 
+from napari_unetpp._image_axes import in_image_axes
 from napari_unetpp.gui.comparison import HeadComparison
-from napari_unetpp.gui.layers import add_levels, in_image_axes, predictions_in
+from napari_unetpp.gui.layers import add_levels, predictions_in
 from napari_unetpp.inference.labels import label_view
 from napari_unetpp.inference.store import create_store
 

@@ -7,15 +7,17 @@ its levels and its tilings are offered. Knows neither Qt nor napari.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Generator
 from dataclasses import dataclass
+from functools import lru_cache
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_unetpp._opened import one_line
 from napari_unetpp.gui.devices import Devices, find_devices
 from napari_unetpp.gui.loaded import load_ready
+from napari_unetpp.model.zoo import file_sha256
 
 if TYPE_CHECKING:
     from napari_unetpp.model.card import Card
@@ -66,12 +68,23 @@ def look_around() -> Generator[Catalogue]:
             load_ready(choice.path)
 
 
+def known_sha256(path: Path) -> str:
+    """Hash of a model file, read anew only if the file has changed since the last time."""
+    about = path.stat()
+    return _sha256_of(path, about.st_mtime_ns, about.st_size)
+
+
+@lru_cache(maxsize=64)
+def _sha256_of(path: Path, _modified: int, _size: int) -> str:
+    return file_sha256(path)
+
+
 def _choice(name: str, path: Path) -> ModelChoice:
     from napari_unetpp.model.checkpoint import read_header
 
     try:
         header = read_header(path)
-        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        sha256 = known_sha256(path)
         spec, card = header.spec, header.card
         levels = tuple((d, _level_text(d, spec.heads, card.recommended_level)) for d in spec.heads)
         tilings = tuple(
@@ -79,7 +92,7 @@ def _choice(name: str, path: Path) -> ModelChoice:
             for place, (kind, text) in enumerate(_tilings(card, exact=spec.size_independent))
         )
     except (ValueError, TypeError, OSError) as error:  # one bad file must not hide the others
-        line = " ".join(str(error).split())
+        line = one_line(error)
         return ModelChoice(name, path, summary=line, details=escape(line), problem=line)
     return ModelChoice(name, path, header, levels, tilings, _summary(header), _details(header), sha256=sha256)
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Labels
 
+from napari_unetpp.gui.image_layer import finest
 from napari_unetpp.gui.layers import METADATA_KEY
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def reference_from_layer(layer: Labels, levels: LevelLayers, unpainted: Unpainte
     """
     from napari_unetpp.evaluation.agreement import Reference
 
-    data = layer.data[0] if layer.multiscale else layer.data
+    data = finest(layer)
     store = levels.store
     axes, origin = _placed(layer.name, tuple(data.shape), levels)
 
@@ -70,7 +71,7 @@ def touched_tiles(atoms: Sequence[Any], layer: Labels, levels: LevelLayers, tile
     atoms
         The value of a Labels layer's `paint` event. Each holds a box that was painted in, or the indices of the voxels.
     """
-    shape = tuple((layer.data[0] if layer.multiscale else layer.data).shape)
+    shape = tuple(finest(layer).shape)
     axes, origin = _placed(layer.name, shape, levels)
     found = []
     for atom in atoms:

@@ -6,12 +6,10 @@ counted by `compare_counting`, the other work is `compare_work`, all in workers;
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari.utils.notifications import show_error
 from qtpy.compat import isalive
 from qtpy.QtCore import QSignalBlocker, QTimer
 
@@ -26,14 +24,14 @@ from napari_unetpp.gui.jobs import Job, JobError
 from napari_unetpp.gui.layers import LevelLayers, predictions_in
 from napari_unetpp.gui.models_work import Changed, prune_to
 from napari_unetpp.gui.shared import shared
+from napari_unetpp.gui.status import report
+from napari_unetpp.gui.versions import unwrapped
 from napari_unetpp.model.zoo import SUFFIX, user_folder
 
 if TYPE_CHECKING:
     import napari.viewer
     from napari.layers import Labels
     from qtpy.QtGui import QShowEvent
-
-log = logging.getLogger(__name__)
 
 SHOW_MS = 200  # the table changes at most so often
 MODELS, TABLES = f"Models (*{SUFFIX})", "Tables (*.csv)"
@@ -54,8 +52,7 @@ class CompareWidget(ComparePanel):
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__()
-        # napari hands plugins a proxy, which wraps each layer anew whenever it is asked for it
-        self.viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
+        self.viewer = unwrapped(napari_viewer)
         self.levels: LevelLayers | None = None
         self.rows: list[LevelRow] = []
         self.advised = Advice(None, "")
@@ -270,8 +267,7 @@ class CompareWidget(ComparePanel):
 
     def _on_failed(self, error: JobError) -> None:
         self.say(str(error), error=True)
-        show_error(str(error))
-        log.error("%s\n%s", error, error.details)  # the whole story, for the console
+        report(error)
         self._show_soon()
 
     # Coming and going

@@ -6,7 +6,6 @@ done are counted, a little at a time (`count`); and how fast the model is here (
 
 from __future__ import annotations
 
-import hashlib
 import statistics
 import time
 from collections.abc import Generator, Mapping
@@ -14,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_unetpp._opened import one_line
+from napari_unetpp.gui.catalogue import known_sha256
 from napari_unetpp.gui.loaded import load_ready
 from napari_unetpp.model.zoo import ModelEntry, model_entries
 
@@ -103,7 +104,7 @@ def describe(record: Mapping[str, Any]) -> Generator[Described]:
         entry = find_model(record)
         yield Described(sha256, entry, level_costs(read_header(entry.path).spec))
     except (OSError, ValueError) as error:
-        yield Described(sha256, problem=" ".join(str(error).split()))
+        yield Described(sha256, problem=one_line(error))
 
 
 def find_model(record: Mapping[str, Any]) -> ModelEntry:
@@ -117,7 +118,7 @@ def find_model(record: Mapping[str, Any]) -> ModelEntry:
     name, wanted = record.get("model", "unknown"), record.get("model_sha256", "")
     entries = sorted(model_entries(), key=lambda entry: entry.name != name)
     for entry in entries:
-        if hashlib.sha256(entry.path.read_bytes()).hexdigest() == wanted:
+        if known_sha256(entry.path) == wanted:
             return entry
     changed = any(entry.name == name for entry in entries)
     gone = "is another file by now" if changed else "is no longer among the models"

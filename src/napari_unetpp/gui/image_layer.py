@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from napari_unetpp.stacks import Stack, open_stack
 
 if TYPE_CHECKING:
     from napari import Viewer
-    from napari.layers import Image, Shapes
+    from napari.layers import Image, Labels, Shapes
 
 AXES = "tczyx"
 
@@ -109,8 +109,7 @@ def stack_from_layer(layer: Image, axes: str | None = None) -> Stack:
         If the axes do not fit the layer, or it does not name them.
     """
     axes = check_axes(layer, suggest_axes(layer).axes if axes is None else axes)
-    data = layer.data[0] if layer.multiscale else layer.data
-    stack = open_stack(data, axes=axes, spacing_um=_spacing_um(layer, axes))
+    stack = open_stack(finest(layer), axes=axes, spacing_um=_spacing_um(layer, axes))
     return replace(stack, name=layer.name)
 
 
@@ -131,7 +130,7 @@ def visible_box(viewer: Viewer, layer: Image, axes: str) -> Box:
     if layer.multiscale:  # then they count voxels of the resolution that is drawn
         factors = layer.downsample_factors[layer.data_level]
         first, last = first * factors, (last + 1) * factors - 1
-    shape = _shape(layer)
+    shape = extents(layer)
     spans = slice_spans(viewer, layer)
     for axis, (start, stop) in enumerate(spans):
         if stop - start == shape[axis]:  # on the screen, and not a slider's place
@@ -142,7 +141,7 @@ def visible_box(viewer: Viewer, layer: Image, axes: str) -> Box:
 
 def slice_box(viewer: Viewer, layer: Image, axes: str) -> Box:
     """The slice where the sliders stand, with its whole extent, in prediction axes."""
-    shape, spans = _shape(layer), slice_spans(viewer, layer)
+    shape, spans = extents(layer), slice_spans(viewer, layer)
     for axis, letter in enumerate(axes[: layer.ndim]):
         if letter in "yx":  # what a network needs whole, even if the view is turned
             spans[axis] = (0, shape[axis])
@@ -162,7 +161,7 @@ def shapes_box(shapes: Shapes, image: Image, axes: str) -> Box:
     chosen = [shapes.data[i] for i in sorted(shapes.selected_data)] or list(shapes.data)
     if not chosen:
         raise ValueError(f"There is no shape in {shapes.name}; draw a rectangle around what is to be segmented.")
-    shape = _shape(image)
+    shape = extents(image)
     common = min(shapes.ndim, image.ndim)
     corners = []
     for corner in np.concatenate(chosen):
@@ -188,7 +187,7 @@ def slice_spans(viewer: Viewer, layer: Image) -> list[tuple[int, int]]:
     offset = viewer.dims.ndim - layer.ndim  # napari aligns the axes of its layers at the last
     at = layer.world_to_data(viewer.dims.point[offset:])
     spans = []
-    for axis, extent in enumerate(_shape(layer)):
+    for axis, extent in enumerate(extents(layer)):
         if axis + offset in viewer.dims.displayed:
             spans.append((0, extent))
         else:
@@ -202,6 +201,11 @@ def _predicted(spans: Sequence[tuple[int, int]], axes: str) -> Box:
     return Box(tuple(a for a, _ in ordered), tuple(b for _, b in ordered))
 
 
-def _shape(layer: Image) -> tuple[int, ...]:
-    data = layer.data[0] if layer.multiscale else layer.data
-    return tuple(data.shape[: layer.ndim])
+def finest(layer: Image | Labels) -> Any:
+    """The layer's data at full resolution."""
+    return layer.data[0] if layer.multiscale else layer.data
+
+
+def extents(layer: Image) -> tuple[int, ...]:
+    """Extents of the layer's axes at full resolution; the samples of RGB are none of them."""
+    return tuple(finest(layer).shape[: layer.ndim])

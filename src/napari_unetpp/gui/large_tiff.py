@@ -20,6 +20,7 @@ from qtpy.QtWidgets import QFileDialog
 
 from napari_unetpp._reader import LayerData, read_tiff_layers
 from napari_unetpp.gui.jobs import Job, JobError
+from napari_unetpp.gui.versions import unwrapped
 
 if TYPE_CHECKING:
     from qtpy.QtWidgets import QWidget
@@ -29,7 +30,7 @@ FILTER = "TIFF (*.tif *.tiff *.btf *.tf2 *.tf8);;All files (*)"
 
 def open_large_tiff(viewer: napari.viewer.Viewer) -> None:
     """Ask for files and add their images to the viewer; nothing is read but what is on the screen."""
-    viewer = getattr(viewer, "__wrapped__", viewer)  # napari hands plugins a proxy
+    viewer = unwrapped(viewer)
     window = viewer.window.main_menu.window()
     folder = next(iter(get_open_history()), "")
     names, _ = QFileDialog.getOpenFileNames(window, "Open large TIFF", folder, FILTER)

@@ -23,10 +23,12 @@ from psygnal import Signal
 from napari_unetpp._image_axes import in_image_axes
 from napari_unetpp._reader import METADATA_KEY
 from napari_unetpp.gui.comparison import HeadComparison, Level, level_name
-from napari_unetpp.gui.level_colors import LEVEL_COLORS, OPACITY, label_colors
+from napari_unetpp.gui.image_layer import extents
+from napari_unetpp.gui.level_colors import OPACITY, label_colors
 from napari_unetpp.gui.level_grid import LevelGrid
 from napari_unetpp.gui.level_maps import LevelMaps
 from napari_unetpp.gui.placing import placement, selection_kept
+from napari_unetpp.gui.versions import unwrapped
 from napari_unetpp.inference.labels import LazyLabels, label_view
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
     from napari_unetpp.inference.labels import LazyView
     from napari_unetpp.inference.store import PredictionStore
 
-__all__ = ["LEVEL_COLORS", "METADATA_KEY", "LevelLayers", "add_levels", "in_image_axes", "predictions_in"]
+__all__ = ["METADATA_KEY", "LevelLayers", "add_levels", "predictions_in"]
 
 
 class LevelLayers:
@@ -123,6 +125,11 @@ class LevelLayers:
             return
         self._image, self._image_name = weakref.ref(image), image.name
         image.events.name.connect(self._on_image_name)
+
+    def is_of(self, image: Image | str) -> bool:
+        """Whether they were predicted from that image, or, where it is gone, from one of that name."""
+        name = image if isinstance(image, str) else image.name
+        return self.image_layer is image or (self.image_layer is None and self.image == name)
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -231,11 +238,9 @@ def add_levels(
     axes
         Of the image's data, one letter each out of "tczyx".
     """
-    # napari hands plugins a proxy, which lives shorter than the window and wraps what it returns.
-    viewer, image = getattr(viewer, "__wrapped__", viewer), getattr(image, "__wrapped__", image)
+    viewer, image = unwrapped(viewer), unwrapped(image)
     hide_others(viewer, image)
-    data = image.data[0] if image.multiscale else image.data
-    levels = LevelLayers(viewer, store, comparison, image=image, axes=axes, extents=data.shape[: image.ndim])
+    levels = LevelLayers(viewer, store, comparison, image=image, axes=axes, extents=extents(image))
     active = viewer.layers.selection.active
     for level in comparison.levels:
         layer = viewer.add_labels(
@@ -254,12 +259,19 @@ def add_levels(
     return levels
 
 
-def hide_others(viewer: Viewer, image: Image | str) -> None:
-    """Hide what the predictions of an image show: two on top of each other would be read as one."""
-    name = image if isinstance(image, str) else image.name
+def hide_others(viewer: Viewer, image: Image | str, but: LevelLayers | None = None) -> None:
+    """Hide what the predictions of an image show: two on top of each other would be read as one.
+
+    Parameters
+    ----------
+    but
+        The one that is to be seen.
+    """
     for other in followed_in(viewer):
+        if other is but:
+            continue
         other.comparison.grid = False
-        if other.image_layer is image or (other.image_layer is None and other.image == name):
+        if other.is_of(image):
             seen = other.comparison
             seen.visible = seen.probability = seen.disagreement = False
 

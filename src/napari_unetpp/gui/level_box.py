@@ -7,47 +7,23 @@ prediction there is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
-from qtpy.QtCore import QSignalBlocker, Signal
+from qtpy.QtCore import QSignalBlocker
 from qtpy.QtWidgets import QCheckBox, QGroupBox, QHBoxLayout, QLabel, QVBoxLayout
 
 from napari_unetpp.gui.comparison import ENSEMBLE, HeadComparison, Level, level_name
 from napari_unetpp.gui.fields import note_label
-from napari_unetpp.gui.layers import LevelLayers, predictions_in
+from napari_unetpp.gui.layers import LevelLayers, hide_others, predictions_in
 from napari_unetpp.gui.level_slider import LevelSlider, bind_level_keys
 from napari_unetpp.gui.level_views import LevelViews
-from napari_unetpp.gui.live_view import LiveView
+from napari_unetpp.gui.live_view import LiveView, Subject
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from napari import Viewer
-    from napari.layers import Image
-
-    from napari_unetpp.gui.catalogue import ModelChoice
-    from napari_unetpp.inference.store import PredictionStore
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """What the dock is about to predict; what is None is not chosen, or not as it should be.
-
-    Attributes
-    ----------
-    level : int
-        The deepest to choose from.
-    """
-
-    image: Image | None = None
-    axes: str = ""
-    model: ModelChoice | None = None
-    device: str = "auto"
-    level: int = 0
-
-    @property
-    def complete(self) -> bool:
-        return self.image is not None and self.model is not None and bool(self.axes)
 
 
 class LevelBox(QGroupBox):
@@ -60,8 +36,6 @@ class LevelBox(QGroupBox):
     comparison : HeadComparison or None
         What the slider moves.
     """
-
-    changed = Signal()  # another prediction is shown
 
     def __init__(self, viewer: Viewer, *, live: bool = True) -> None:
         super().__init__("Level on the screen")
@@ -112,30 +86,30 @@ class LevelBox(QGroupBox):
         before, self._subject = self._subject, subject
         chosen_anew = before.complete and (before.image, before.model) != (subject.image, subject.model)
         existing = predictions_in(self.viewer)
+        found = self._prediction(existing)
         if opened := [levels for levels in existing if levels not in self._seen]:
             self._opened = opened[-1]
         elif chosen_anew or self._opened not in existing:
             self._opened = None
         self._seen = WeakSet(existing)
-        found = self._prediction()
+        previewed = found is None and self._opened is None and self.live.isChecked()
+        if chosen_anew and subject.image is not None and subject.complete and (found is not None or previewed):
+            hide_others(self.viewer, subject.image, but=found)
         if found is not None and subject.complete:
             if chosen_anew:
-                self._hide_others(found)
                 found.comparison.visible = True
             self._show(found, found.comparison)
-        elif self._opened is None and subject.complete and self.live.isChecked():
-            if chosen_anew:
-                self._hide_others(None)
+        elif previewed and subject.complete:
             self._show(None, self._preview_comparison())
         else:
             shown = self._opened or (self.levels if self.levels in existing else existing[-1] if existing else None)
             self._show(shown, shown.comparison if shown is not None else None)
-        self._watch()
+        self._watch(found)
 
     def show_levels(self, levels: LevelLayers) -> None:
         """A run has begun: its layers are what the slider moves."""
         self._show(levels, levels.comparison)
-        self._watch()
+        self._watch(self._prediction(predictions_in(self.viewer)))
 
     def first_level(self, heads: tuple[int, ...], recommended: int) -> Level | None:
         """Level to begin with: that of the slider where it is one of these, else the recommended."""
@@ -145,15 +119,15 @@ class LevelBox(QGroupBox):
             return current
         return recommended if recommended in heads else None
 
-    def _prediction(self) -> LevelLayers | None:
-        """The newest one of the chosen image by the chosen model, with all levels that are wanted."""
+    def _prediction(self, existing: Sequence[LevelLayers]) -> LevelLayers | None:
+        """The newest of these that is of the chosen image, by the chosen model."""
         image, model = self._subject.image, self._subject.model
         if image is None or model is None or model.header is None:
             return None
         fitting = [
             levels
-            for levels in predictions_in(self.viewer)
-            if _is_of(levels, image) and levels.store.record.get("model_sha256") == model.sha256
+            for levels in existing
+            if levels.is_of(image) and levels.store.record.get("model_sha256") == model.sha256
         ]
         return fitting[-1] if fitting else None
 
@@ -168,46 +142,24 @@ class LevelBox(QGroupBox):
         level = self.first_level(heads, model.header.card.recommended_level)
         return HeadComparison.of_heads(heads, level)
 
-    def _hide_others(self, shown: LevelLayers | None) -> None:
-        """Two predictions of one image on top of each other would be read as one."""
-        image = self._subject.image
-        for other in predictions_in(self.viewer):
-            if other is not shown and image is not None and _is_of(other, image):
-                other.comparison.visible = False
-
     def _show(self, levels: LevelLayers | None, comparison: HeadComparison | None) -> None:
-        changed = levels is not self.levels
         if self.comparison is not comparison:
             if self.comparison is not None:
                 self.comparison.events.visible.disconnect(self._on_visible, missing_ok=True)
             if comparison is not None:
                 comparison.events.visible.connect(self._on_visible)
             self.slider.bind(comparison)
-        if self.comparison is not comparison or changed:
+        if self.comparison is not comparison or self.levels is not levels:
             self.views.bind(levels, comparison)
         self.levels, self.comparison = levels, comparison
         self.show_labels.setEnabled(comparison is not None)
         self._on_visible(comparison.visible if comparison is not None else True)
-        if changed:
-            self.changed.emit()
 
-    def _watch(self) -> None:
-        subject = self._subject
-        store: PredictionStore | None = None
-        if self.levels is not None:
-            if self.levels is not self._prediction():
-                subject = Subject()  # the slider moves something else than the chosen model would predict
-            else:
-                store = self.levels.store
-        watched = subject if subject.complete else Subject()
-        self.live_view.watch(
-            watched.image,
-            watched.axes,
-            watched.model,
-            watched.device,
-            self.comparison if watched.complete else None,
-            store,
-        )
+    def _watch(self, found: LevelLayers | None) -> None:
+        """Have the rest of what is on the screen predicted, if `found`, or nothing yet, is what the slider moves."""
+        mine = self.levels is found and self._subject.complete
+        store = found.store if found is not None else None
+        self.live_view.watch(*(self._subject, self.comparison, store) if mine else (Subject(), None, None))
 
     def _on_visible(self, visible: bool) -> None:
         with QSignalBlocker(self.show_labels):
@@ -231,8 +183,3 @@ class LevelBox(QGroupBox):
     def _on_told(self, text: str) -> None:
         self.note.setText(text)
         self.note.setVisible(bool(text))
-
-
-def _is_of(levels: LevelLayers, image: Image) -> bool:
-    predicted = levels.image_layer
-    return predicted is image or (predicted is None and levels.image == image.name)

@@ -26,6 +26,7 @@ from napari.layers import Image
 from qtpy.QtCore import QTimer
 
 from napari_unetpp.gui.placing import select, selection_kept
+from napari_unetpp.gui.versions import camera_of, grid_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,7 +59,7 @@ class LevelGrid:
         viewer.layers.events.removed.connect(self._on_list)
         viewer.layers.events.inserted.connect(self._on_list)
         viewer.layers.events.reordered.connect(self._on_list)
-        _grid(viewer).events.enabled.connect(self._on_enabled)
+        grid_of(viewer).events.enabled.connect(self._on_enabled)
 
     def _on_grid(self, wanted: bool) -> None:
         levels, viewer = self._levels(), self._viewer()
@@ -72,7 +73,7 @@ class LevelGrid:
     def _on_enabled(self, _event: object) -> None:
         """Follow napari's own button."""
         levels, viewer = self._levels(), self._viewer()
-        if self._before is not None and levels is not None and viewer is not None and not _grid(viewer).enabled:
+        if self._before is not None and levels is not None and viewer is not None and not grid_of(viewer).enabled:
             levels.comparison.grid = False
 
     def _on_list(self, _event: object) -> None:
@@ -110,7 +111,7 @@ class LevelGrid:
         for name in SHARED:
             getattr(self._image.events, name).connect(self._share)
         self._deal(levels, viewer)
-        grid, camera = _grid(viewer), _camera(viewer)
+        grid, camera = grid_of(viewer), camera_of(viewer)
         grid.stride, grid.shape, grid.spacing = 2, (-1, -1), GAP
         grid.enabled = True
         # Each cell shows as much as the whole canvas did.
@@ -212,7 +213,7 @@ class _Before:
 
     @classmethod
     def of(cls, viewer: Viewer, levels: LevelLayers) -> _Before:
-        grid = _grid(viewer)
+        grid = grid_of(viewer)
         return cls(
             visible={layer: layer.visible for layer in viewer.layers},
             overlays={
@@ -225,11 +226,11 @@ class _Before:
             stride=grid.stride,
             shape=grid.shape,
             spacing=grid.spacing,
-            zoom=_camera(viewer).zoom,
+            zoom=camera_of(viewer).zoom,
         )
 
     def restore_grid(self, viewer: Viewer) -> None:
-        grid, camera = _grid(viewer), _camera(viewer)
+        grid, camera = grid_of(viewer), camera_of(viewer)
         closed = not grid.enabled  # by napari's own button
         # Off first: at a stride of 1 napari deletes the names of hidden layers, and some graphics drivers
         # then crash in the next drawing of the grid.
@@ -255,11 +256,3 @@ def _heads(levels: LevelLayers, viewer: Viewer) -> list[Labels]:
     """The heads that the viewer has, in its order."""
     heads = [levels.layers[head] for head in levels.comparison.heads]
     return [layer for layer in viewer.layers if layer in heads]
-
-
-def _grid(viewer: Viewer) -> Any:
-    return getattr(viewer, "canvas", viewer).grid  # napari before 0.9 has no canvas model
-
-
-def _camera(viewer: Viewer) -> Any:
-    return getattr(viewer, "scene", viewer).camera

@@ -15,7 +15,8 @@ from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import QButtonGroup, QSlider, QStyle, QToolButton, QVBoxLayout, QWidget
 
 from napari_unetpp.gui.comparison import ENSEMBLE, HeadComparison, Level, level_name
-from napari_unetpp.gui.layers import LEVEL_COLORS, predictions_in
+from napari_unetpp.gui.layers import predictions_in
+from napari_unetpp.gui.level_colors import LEVEL_COLORS
 
 if TYPE_CHECKING:
     from napari import Viewer

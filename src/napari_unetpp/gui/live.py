@@ -21,7 +21,7 @@ from collections import OrderedDict
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -81,12 +81,15 @@ class Looked:
         said so (`ENSEMBLE_LABEL` for the ensemble), else the class.
     reached : int or "ensemble" or None
         What all of the view shows by now; None while blocks without an answer are left.
+    empty : bool
+        Whether there is no label, as where all is stored.
     """
 
     view: View
     box: Box
     labels: NDArray[np.uint8]
     reached: Level | None
+    empty: bool
 
 
 @dataclass(eq=False, slots=True)
@@ -163,10 +166,11 @@ def _serve(session: LiveSession, view: View, model: Model, backend: Backend) -> 
         for box in _stored(session, model, block):
             part[box.shift([-a for a in block.start]).slices] = 0
         alike = set(shown.values())
-        return Looked(view, region, labels, alike.pop() if len(shown) == len(wanted) and len(alike) == 1 else None)
+        reached = alike.pop() if len(shown) == len(wanted) and len(alike) == 1 else None
+        return Looked(view, region, labels, reached, empty=not labels.any())
 
     if not wanted:
-        yield Looked(view, region, labels, view.level)
+        yield Looked(view, region, labels, view.level, empty=True)
         return
     for block in wanted:  # what was answered before is there at once
         if known := [d for d in view.stages if (block, d) in session.answers]:
@@ -244,29 +248,18 @@ def _stored(session: LiveSession, model: Model, region: Box) -> list[Box]:
     tiles = session.plan[1]
     if tiles is None:
         return []
-    done = store.done()
-    spans = [
-        [(i, span) for i, span in enumerate(axis) if span[0] < b and span[1] > a]
-        for axis, a, b in zip(tiles.inner_spans, region.start, region.stop, strict=True)
-    ]
-    if done.shape != tiles.grid:
-        return []
-    near = done[np.ix_(*([i for i, _ in axis] for axis in spans))]
-    found = []
-    for place in np.argwhere(near):
-        chosen = [spans[axis][int(i)][1] for axis, i in enumerate(place)]
-        found.append(Box(tuple(a for a, _ in chosen), tuple(b for _, b in chosen)).intersect(region))
-    return found
+    near = np.argwhere(store.done() & tiles.touching(region))
+    return [tiles.tile(tuple(map(int, place))).inner.intersect(region) for place in near]
 
 
 def _plan(store: PredictionStore, model: Model) -> Tiles | None:
-    """The plan that a store was filled along; None where it is of another model or image."""
-    from napari_unetpp.inference.tiles import plan_tiles, tiling_from_card
+    """The plan that a store is filled along; None where it is of another model, or does not say."""
+    from napari_unetpp.evaluation.agreement import planned_tiles
+    from napari_unetpp.inference.folders import StoreError
 
-    record: dict[str, Any] = store.record
-    if record.get("model_sha256") != model.sha256 or "tiling" not in record:
+    if store.record.get("model_sha256") != model.sha256:
         return None
     try:
-        return plan_tiles(store.shape, model.spec, tiling_from_card(record["tiling"]), level=max(store.levels))
-    except ValueError:
+        return planned_tiles(store)
+    except StoreError:
         return None

@@ -19,6 +19,7 @@ from napari.utils.transforms import Affine
 
 from napari_unetpp._image_axes import in_image_axes
 from napari_unetpp.gui.comparison import ENSEMBLE
+from napari_unetpp.gui.image_layer import extents
 from napari_unetpp.gui.level_colors import LEVEL_COLORS, OPACITY
 from napari_unetpp.gui.live import ENSEMBLE_LABEL, Looked
 from napari_unetpp.gui.placing import placement, selection_kept
@@ -68,13 +69,13 @@ class LiveLayer:
         stack
             The same image for the engine, whose prediction axes are those of the labels.
         """
-        if looked.reached is not None and not looked.labels.any():
+        if looked.reached is not None and looked.empty:
             self.empty()
             return
         moved = self._moves and (self._looked is None or self._looked.box != looked.box)
         self._looked = looked
         if self.layer is None:
-            if looked.labels.any():
+            if not looked.empty:
                 self._moves = math.prod(stack.shape_predicted[-2:]) > LARGEST_PLANE
                 self._add(image, axes, stack, looked.box)
         elif moved:
@@ -143,12 +144,10 @@ class LiveLayer:
                 labels[part.shift([-a for a in place.start]).slices] = looked.labels[inside.slices]
             return labels
 
-        letters, whole = axes[: image.ndim], image.data[0] if image.multiscale else image.data
-        extent = dict(zip(stack.axes_predicted, shape, strict=True))
-        extents = [extent.get(axis, whole.shape[i]) for i, axis in enumerate(letters)]
-        return in_image_axes(
-            LazyLabels(shape, stack.axes_predicted, np.uint8, compute), stack.axes_predicted, letters, extents
-        )
+        letters, extent = axes[: image.ndim], dict(zip(stack.axes_predicted, shape, strict=True))
+        wanted = [extent.get(axis, n) for axis, n in zip(letters, extents(image), strict=True)]
+        labels = LazyLabels(shape, stack.axes_predicted, np.uint8, compute)
+        return in_image_axes(labels, stack.axes_predicted, letters, wanted)
 
     def _translate(self, image: Image, axes: str, stack: Stack, view: Box) -> NDArray[np.float64]:
         """Where the first voxel lies."""

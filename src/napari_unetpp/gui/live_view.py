@@ -7,10 +7,9 @@ becomes of its answers. How they are drawn is in `live_layer.py`.
 
 from __future__ import annotations
 
-import logging
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from napari.utils.notifications import show_error
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_unetpp.gui.comparison import HeadComparison, Level
@@ -18,6 +17,8 @@ from napari_unetpp.gui.image_layer import stack_from_layer, visible_box
 from napari_unetpp.gui.jobs import Job, JobError
 from napari_unetpp.gui.live import LiveSession, Looked, View, look
 from napari_unetpp.gui.live_layer import LiveLayer
+from napari_unetpp.gui.status import report
+from napari_unetpp.gui.versions import camera_of, grid_of
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -27,9 +28,30 @@ if TYPE_CHECKING:
     from napari_unetpp.gui.catalogue import ModelChoice
     from napari_unetpp.inference.store import PredictionStore
 
-log = logging.getLogger(__name__)
-
 SETTLE_MS = 60  # of rest before a view is looked at: less than one notices, more than a wheel's clicks are apart
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What the dock is about to predict; what is None is not chosen, or not as it should be.
+
+    Attributes
+    ----------
+    axes : str
+        Of the image's data, checked.
+    level : int
+        The deepest to choose from.
+    """
+
+    image: Image | None = None
+    axes: str = ""
+    model: ModelChoice | None = None
+    device: str = "auto"
+    level: int = 0
+
+    @property
+    def complete(self) -> bool:
+        return self.image is not None and self.model is not None and bool(self.axes)
 
 
 class LiveView(QObject):
@@ -53,89 +75,83 @@ class LiveView(QObject):
         self.layer = LiveLayer(viewer)
         self.reached: Level | None = None
         self._enabled, self._suspended = True, False
-        self._image: Image | None = None
-        self._axes = ""
+        self._subject = Subject()
         self._comparison: HeadComparison | None = None
         self._session: LiveSession | None = None
-        self._watched: tuple[Any, ...] = ()
         self._job: Job | None = None
         self._settle = QTimer(self)
         self._settle.setSingleShot(True)
         self._settle.timeout.connect(self._look)
-        camera = getattr(viewer, "scene", viewer).camera  # napari before 0.9 has no scene and no canvas
-        for moved in (viewer.dims.events.point, viewer.dims.events.order, camera.events):
+        for moved in (viewer.dims.events.point, viewer.dims.events.order, camera_of(viewer).events):
             moved.connect(self._on_moved)
         viewer.dims.events.ndisplay.connect(self._on_ndisplay)
-        if hasattr(viewer, "canvas"):
+        if hasattr(viewer, "canvas"):  # since napari 0.9
             viewer.canvas.events.size.connect(self._on_moved)
         viewer.layers.events.removed.connect(self._on_layer_removed)
 
     # What is followed
 
-    def watch(
-        self,
-        image: Image | None,
-        axes: str,
-        model: ModelChoice | None,
-        device: str,
-        comparison: HeadComparison | None,
-        store: PredictionStore | None,
-    ) -> None:
-        """Follow this image under this model from now on; with None anywhere, nothing.
+    def watch(self, subject: Subject, comparison: HeadComparison | None, store: PredictionStore | None) -> None:
+        """Follow this image under this model from now on; where something of it is missing, nothing.
 
         Parameters
         ----------
-        axes
-            Of the image's data, checked.
         comparison
             What the slider moves.
         store
             What a run has predicted of the same image with the same model, if one has.
         """
-        if self._comparison is not comparison:
-            for event in self._events():
-                event.disconnect(self._on_level, missing_ok=True)
-            if self._comparison is not None:
-                self._comparison.events.contour.disconnect(self.layer.set_contour, missing_ok=True)
-            self._comparison = comparison
-            for event in self._events():
-                event.connect(self._on_level)
-            if comparison is not None:
-                comparison.events.contour.connect(self.layer.set_contour)
-                self.layer.set_contour(comparison.contour)
-        watched = (image, axes, model, device)
-        if self._image is not image:
-            for layer, connect in ((self._image, False), (image, True)):
-                if layer is not None and connect:
-                    layer.events.data.connect(self._on_data)
-                elif layer is not None:
-                    layer.events.data.disconnect(self._on_data)
-        if image is None or model is None or model.header is None or comparison is None:
+        self._follow_comparison(comparison)
+        before, self._subject = self._subject, subject
+        if before.image is not subject.image:
+            if before.image is not None:
+                before.image.events.data.disconnect(self._on_data)
+            if subject.image is not None:
+                subject.image.events.data.connect(self._on_data)
+        if not subject.complete or comparison is None:
             self._stop()
             self._session = None
-        elif self._session is None or watched != self._watched:
-            self._stop()
-            self._session = LiveSession(stack_from_layer(image, axes), model.path, device)
-            self.layer.begin(model.header.card.classes[: model.header.spec.classes])
-            self.told.emit("")
-        if self._session is None:
             self._hide()
-        else:
+        elif self._session is None or replace(before, level=0) != replace(subject, level=0):
+            self._begin()
+        if self._session is not None:
             self._session.store = store
             self._session.wanted = None  # what is stored may have changed
-        self._image, self._axes, self._watched = image, axes, watched
         self._on_moved()
 
+    def _begin(self) -> None:
+        """Forget what was answered: it is of another image or model."""
+        image, model = self._subject.image, self._subject.model
+        assert image is not None
+        assert model is not None
+        assert model.header is not None
+        self._stop()
+        self._session = LiveSession(stack_from_layer(image, self._subject.axes), model.path, self._subject.device)
+        self.layer.begin(model.header.card.classes[: model.header.spec.classes])
+        self.told.emit("")
+
     def _on_data(self, _event: object = None) -> None:
-        """The image holds other voxels now: what was answered is not of them."""
-        image, axes, model, device = self._watched
+        """The image holds other voxels now."""
         store = self._session.store if self._session is not None else None
-        self._watched = ()
+        self._session = None
         try:
-            self.watch(image, axes, model, device, self._comparison, store)
+            self.watch(self._subject, self._comparison, store)
         except ValueError as error:  # of another number of axes
-            self._session = None
             self.told.emit(f"No live preview: {error}")
+
+    def _follow_comparison(self, comparison: HeadComparison | None) -> None:
+        if self._comparison is comparison:
+            return
+        for event in self._events():
+            event.disconnect(self._on_level, missing_ok=True)
+        if self._comparison is not None:
+            self._comparison.events.contour.disconnect(self.layer.set_contour, missing_ok=True)
+        self._comparison = comparison
+        for event in self._events():
+            event.connect(self._on_level)
+        if comparison is not None:
+            comparison.events.contour.connect(self.layer.set_contour)
+            self.layer.set_contour(comparison.contour)
 
     def _events(self) -> list[Any]:
         """What of the comparison changes what is predicted, or whether it is."""
@@ -195,11 +211,11 @@ class LiveView(QObject):
             self._settle.start(0)
 
     def _look(self) -> None:
-        session, comparison = self._session, self._comparison
-        if session is None or comparison is None or not self._possible():
+        session, comparison, image = self._session, self._comparison, self._image
+        if session is None or comparison is None or image is None or not self._possible(image, comparison):
             self._hide()
             return
-        box = visible_box(self.viewer, self._image, self._axes)
+        box = visible_box(self.viewer, image, self._subject.axes)
         if box.shape[-2:] == (1, 1):  # nothing was drawn yet, so that napari does not know what is on the screen
             self._on_moved()
             return
@@ -209,15 +225,19 @@ class LiveView(QObject):
             if self._job is None:
                 self._start(session)
 
-    def _possible(self) -> bool:
+    @property
+    def _image(self) -> Image | None:
+        """What is followed, as long as the viewer has it."""
+        image = self._subject.image
+        return image if image is not None and image in self.viewer.layers else None
+
+    def _possible(self, image: Image, comparison: HeadComparison) -> bool:
         """Whether the screen shows a plane of the image, and labels are wanted on it."""
-        image, dims = self._image, self.viewer.dims
-        if image is None or image not in self.viewer.layers or not self._comparison or not self._comparison.visible:
-            return False
+        dims = self.viewer.dims
         offset = dims.ndim - image.ndim
-        shown = {self._axes[axis - offset] for axis in dims.displayed if axis >= offset}
-        grid = getattr(self.viewer, "canvas", self.viewer).grid  # where it would have a place of its own
-        return dims.ndisplay == 2 and shown == {"y", "x"} and not grid.enabled
+        shown = {self._subject.axes[axis - offset] for axis in dims.displayed if axis >= offset}
+        gridded = grid_of(self.viewer).enabled  # where it would have a place of its own
+        return comparison.visible and dims.ndisplay == 2 and shown == {"y", "x"} and not gridded
 
     # The work
 
@@ -237,8 +257,7 @@ class LiveView(QObject):
         self._session = None  # not again and again; another choice makes a new one
         self._hide()
         self.told.emit(f"No live preview: {error}")
-        show_error(str(error))
-        log.error("%s\n%s", error, error.details)
+        report(error)
 
     def _on_finished(self) -> None:
         session, job = self._session, self._job
@@ -253,12 +272,12 @@ class LiveView(QObject):
 
     def _show(self, looked: Looked) -> None:
         assert self._session is not None
-        if self._image is None or self._image not in self.viewer.layers:
+        if (image := self._image) is None:
             return
         self.reached = looked.reached
-        self.layer.show(self._image, self._axes, self._session.stack, looked)
+        self.layer.show(image, self._subject.axes, self._session.stack, looked)
         if looked.reached is not None:
-            self.progressed.emit(looked.reached if looked.labels.any() else None)  # all may be stored
+            self.progressed.emit(None if looked.empty else looked.reached)  # all may be stored
 
     def forget(self, done: Box) -> None:
         """A run has stored this box: the preview leaves it to the layers of the run."""
@@ -276,11 +295,11 @@ class LiveView(QObject):
             self.layer.forget()
             if not self._suspended:  # who removes all layers has nothing against this one
                 QTimer.singleShot(0, self._tell_removed)
-        elif event.value is self._image and not self._suspended:
+        elif event.value is self._subject.image and not self._suspended:
             self._stop()
-            self._session, self._image = None, None
+            self._session = None
             self.layer.remove()
 
     def _tell_removed(self) -> None:
-        if self._image is not None and self._image in self.viewer.layers:
+        if self._image is not None:
             self.removed.emit()

@@ -7,12 +7,10 @@ which one runs at a time; here widgets are only bound and called.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari.utils.notifications import show_error
 from qtpy.compat import isalive
 from qtpy.QtCore import QUrl
 from qtpy.QtGui import QDesktopServices
@@ -33,12 +31,11 @@ from napari_unetpp.gui.models_work import (
     rename,
 )
 from napari_unetpp.gui.shared import shared
+from napari_unetpp.gui.status import report
 from napari_unetpp.model.zoo import SUFFIX, user_folder
 
 if TYPE_CHECKING:
     from qtpy.QtGui import QDragEnterEvent, QDropEvent, QShowEvent
-
-log = logging.getLogger(__name__)
 
 FILES = f"Models (*{SUFFIX});;All files (*)"
 
@@ -237,8 +234,7 @@ class ModelsWidget(ModelsPanel):
 
     def _on_failed(self, error: JobError) -> None:
         self.say(str(error), error=True)
-        show_error(str(error))
-        log.error("%s\n%s", error, error.details)  # the whole story, for the console
+        report(error)
 
     def _on_finished(self) -> None:
         if self.job is not None:

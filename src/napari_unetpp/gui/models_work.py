@@ -6,13 +6,13 @@ only by what runs in a job.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Generator
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_unetpp._opened import one_line
+from napari_unetpp.gui.catalogue import known_sha256
 from napari_unetpp.model.names import safe_name
 from napari_unetpp.model.zoo import (
     ModelEntry,
@@ -80,8 +80,7 @@ def list_models() -> Generator[Listing]:
 
 def examine(file: ModelFile) -> Generator[ModelFile]:
     """The same with its hash, for which the whole file is read, as one event."""
-    about = file.entry.path.stat()
-    yield replace(file, sha256=_hash(file.entry.path, about.st_mtime_ns, about.st_size))
+    yield replace(file, sha256=known_sha256(file.entry.path))
 
 
 def import_file(path: Path, name: str | None = None) -> Generator[Taken | Changed]:
@@ -125,10 +124,4 @@ def _read(entry: ModelEntry) -> ModelFile:
     try:
         return ModelFile(entry, read_header(entry.path), size=entry.path.stat().st_size)
     except (ValueError, OSError) as error:  # one bad file must not hide the others
-        return ModelFile(entry, problem=" ".join(str(error).split()))
-
-
-@lru_cache(maxsize=64)
-def _hash(path: Path, _modified: int, _size: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return ModelFile(entry, problem=one_line(error))

@@ -15,9 +15,10 @@ from napari.layers import Image, Labels
 
 from napari_unetpp._reader import METADATA_KEY, StoredLevel, recommended_level
 from napari_unetpp.gui.comparison import HeadComparison
-from napari_unetpp.gui.image_layer import suggest_axes
+from napari_unetpp.gui.image_layer import extents, suggest_axes
 from napari_unetpp.gui.layers import LevelLayers, followed_in, hide_others
 from napari_unetpp.gui.placing import placement
+from napari_unetpp.gui.versions import unwrapped
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -33,7 +34,7 @@ def adopt(viewer: Viewer) -> list[LevelLayers]:
     predictions of it show is hidden. Where a store is open already, in the layers of a run or from
     disk, opening it once more gives a second set of layers.
     """
-    viewer = getattr(viewer, "__wrapped__", viewer)  # napari hands plugins a proxy
+    viewer = unwrapped(viewer)
     gained: dict[LevelLayers, None] = {}
     for layer in list(viewer.layers):
         marked = layer.metadata.get(METADATA_KEY)
@@ -46,7 +47,7 @@ def adopt(viewer: Viewer) -> list[LevelLayers]:
 
 def _join(levels: LevelLayers, layer: Labels, level: Level) -> None:
     image, comparison = levels.image_layer, levels.comparison
-    if image is not None and _extents(image) == levels.extents:
+    if image is not None and extents(image) == levels.extents:
         for name, wanted in placement(image).items():
             if not np.array_equal(np.asarray(getattr(layer, name)), np.asarray(wanted)):
                 setattr(layer, name, wanted)
@@ -74,14 +75,9 @@ def _image_below(viewer: Viewer, layer: Labels, name: str) -> Image | None:
     """The image that was predicted: of the same axes and extents, by preference of this name."""
     fitting = []
     for image in viewer.layers:
-        if not isinstance(image, Image) or _extents(image) != tuple(layer.data.shape):
+        if not isinstance(image, Image) or extents(image) != tuple(layer.data.shape):
             continue
         if suggest_axes(image).axes[: image.ndim] == "".join(layer.axis_labels):
             fitting.append(image)
     named = [image for image in fitting if image.name == name]
     return next(iter(named or fitting), None)
-
-
-def _extents(image: Image) -> tuple[int, ...]:
-    data = image.data[0] if image.multiscale else image.data
-    return tuple(data.shape[: image.ndim])

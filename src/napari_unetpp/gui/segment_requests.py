@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_unetpp.gui.command import CommandRequest
-from napari_unetpp.gui.image_layer import check_axes, shapes_box, slice_box, stack_from_layer, visible_box
-from napari_unetpp.gui.level_box import Subject
+from napari_unetpp.gui.image_layer import check_axes, finest, shapes_box, slice_box, stack_from_layer, visible_box
+from napari_unetpp.gui.live_view import Subject
 from napari_unetpp.gui.segment_form import SCREEN, SLICE, WHOLE, Choices, SegmentForm
 from napari_unetpp.gui.segmenting import Request, store_stem
 
@@ -59,10 +59,9 @@ def command_request(viewer: Viewer, chosen: Choices, memory_mib: int | None) -> 
     """For `describe_command`; raises as `region_box`."""
     image = chosen.image
     source = image.source.path or image.metadata.get("path")
-    data = image.data[0] if image.multiscale else image.data
     return CommandRequest(
         source=Path(source) if source else None,
-        shape=tuple(data.shape),
+        shape=tuple(finest(image).shape),
         axes=chosen.axes,
         output=(chosen.folder or Path()) / f"{store_stem(image.name, chosen.model.name)}.ome.zarr",
         model=chosen.model.name,

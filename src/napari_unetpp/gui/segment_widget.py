@@ -7,11 +7,9 @@ on the screen is the business of `level_box`. Here widgets are only bound and ca
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 from napari.layers import Image, Shapes
-from napari.utils.notifications import show_error
 from qtpy.compat import isalive
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication
@@ -29,6 +27,8 @@ from napari_unetpp.gui.segment_panel import SegmentPanel, show_details
 from napari_unetpp.gui.segment_requests import command_request, run_request, subject_of
 from napari_unetpp.gui.segmenting import Prepared, segment
 from napari_unetpp.gui.shared import shared
+from napari_unetpp.gui.status import report
+from napari_unetpp.gui.versions import camera_of, unwrapped
 from napari_unetpp.inference.events import TileDone, Waiting
 from napari_unetpp.inference.pace import Pace
 from napari_unetpp.model.zoo import DEFAULT_MODEL
@@ -36,9 +36,6 @@ from napari_unetpp.model.zoo import DEFAULT_MODEL
 if TYPE_CHECKING:
     import napari.viewer
     from qtpy.QtGui import QShowEvent
-
-
-log = logging.getLogger(__name__)
 
 STATES = ("idle", "running", "paused", "cancelled", "done", "failed")
 AIR_SECONDS = 0.4  # that a run keeps back after the last movement in the window
@@ -57,7 +54,7 @@ class SegmentWidget(SegmentPanel):
     """
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
-        napari_viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)  # a proxy, which wraps what it returns
+        napari_viewer = unwrapped(napari_viewer)
         self._preferred = preferences()
         super().__init__(napari_viewer, self._preferred)
         self.viewer = napari_viewer
@@ -80,8 +77,7 @@ class SegmentWidget(SegmentPanel):
         self.copy_button.clicked.connect(self.copy_command)
         self.details_button.clicked.connect(self._on_details)
         self.level_box.live_view.busy.connect(self._on_used)
-        camera = getattr(napari_viewer, "scene", napari_viewer).camera  # napari before 0.9 has no scene
-        for used in (napari_viewer.dims.events.point, camera.events):
+        for used in (napari_viewer.dims.events.point, camera_of(napari_viewer).events):
             used.connect(self._on_used)
         self.reset_choices()
         self._look_around()
@@ -249,8 +245,7 @@ class SegmentWidget(SegmentPanel):
         self._draw()
         self.show_progress(*self._progress.reached)
         self._enter("failed", str(error))
-        show_error(str(error))
-        log.error("%s\n%s", error, error.details)  # the whole story, for the console
+        report(error)
 
     def _on_details(self) -> None:
         if self._error is not None:

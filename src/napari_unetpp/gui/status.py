@@ -1,20 +1,35 @@
-"""The line in a dock that tells how things stand, and the red of what went wrong.
+"""The line in a dock that tells how things stand, the red of what went wrong, and where else that is told.
 
-Decides which red is legible (`error_color`): napari's themes have a dark or a light background, and
-no one red has a contrast of 4.5 on both. The theme is seen in the colour of the text, so that themes of
-others work as well and no widget needs to know the viewer.
+Decides who hears of an error (`report`), and which red is legible (`error_color`): napari's themes have
+a dark or a light background, and no one red has a contrast of 4.5 on both. The theme is seen in the
+colour of the text, so that themes of others work as well and no widget needs to know the viewer.
 """
 
 from __future__ import annotations
 
+import logging
+from typing import TYPE_CHECKING
+
+from napari.utils.notifications import show_error
 from qtpy.QtCore import QEvent, Qt
 from qtpy.QtGui import QPalette
 from qtpy.QtWidgets import QLabel, QWidget
 
 from napari_unetpp.gui.fields import breakable, wrap
 
+if TYPE_CHECKING:
+    from napari_unetpp.gui.jobs import JobError
+
+log = logging.getLogger(__name__)
+
 ON_DARK, ON_LIGHT = "#ff8080", "#b91c1c"  # contrasts of 6.4 and 5.3 on the backgrounds of napari's own themes
 _RESTYLED = (QEvent.Type.StyleChange, QEvent.Type.PaletteChange)
+
+
+def report(error: JobError) -> None:
+    """Tell of a job that failed: one line in napari's corner, the whole story for the console."""
+    show_error(str(error))
+    log.error("%s\n%s", error, error.details)
 
 
 def error_color(widget: QWidget) -> str:

@@ -9,7 +9,6 @@ BatchNorm stay float32: they are few, and small variances would lose their digit
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import tempfile
@@ -25,7 +24,7 @@ from napari_unetpp.model.card import Card, ClassInfo
 from napari_unetpp.model.intensity import Intensity
 from napari_unetpp.model.spec import NetworkSpec
 from napari_unetpp.model.unetpp import UNetPlusPlus
-from napari_unetpp.model.zoo import resolve
+from napari_unetpp.model.zoo import file_sha256, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -113,7 +112,7 @@ def load_model(name_or_path: str | Path, device: str | torch.device = "auto") ->
     network = UNetPlusPlus(header.spec, initialise=False)
     network.load_state_dict({key: value.to(wanted[key].dtype) for key, value in weights.items()})
     chosen = choose_device(device)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = file_sha256(path)
     return Model(header.spec, network.to(chosen).eval(), header.intensity, header.card, chosen, digest)
 
 

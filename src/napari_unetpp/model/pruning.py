@@ -6,7 +6,6 @@ where that loses no bit), and what its card may still say (`pruned_card`): nothi
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ import torch
 
 from napari_unetpp.model.checkpoint import save_model
 from napari_unetpp.model.unetpp import prune
+from napari_unetpp.model.zoo import file_sha256
 
 if TYPE_CHECKING:
     from napari_unetpp.model.card import Card
@@ -42,7 +42,7 @@ def save_pruned(model: Model, level: int, path: str | Path, *, name: str | None 
     """
     network = prune(model.network, level)
     target = Path(path)
-    if target.is_file() and model.sha256 == hashlib.sha256(target.read_bytes()).hexdigest():
+    if target.is_file() and model.sha256 == file_sha256(target):
         raise ValueError(f"{target} is the model itself, whose deeper levels would be lost; name another file")
     card = pruned_card(model, level, name or f"{model.card.name}-L{level}")
     small = replace(model, spec=network.spec, network=network, card=card, sha256="")

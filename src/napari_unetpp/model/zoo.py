@@ -223,6 +223,12 @@ def check_file(path: Path) -> str:
     return model.sha256
 
 
+def file_sha256(path: Path) -> str:
+    """Hash of a file, by which a prediction remembers its model."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def check_free(name: str, *, but: str | None = None) -> None:
     """Refuse a name that a model has, whatever the case of its letters, with a FileExistsError; `but` may have it."""
     for entry in model_entries():
