@@ -14,7 +14,7 @@ from napari_unetpp.model.checkpoint import Model
 from napari_unetpp.model.intensity import Intensity
 from napari_unetpp.model.spec import NetworkSpec
 from napari_unetpp.training.options import EpochDone, TrainOptions
-from napari_unetpp.training.patches import Pair
+from napari_unetpp.training.pairs import Pair
 from napari_unetpp.training.resume import state_path
 from napari_unetpp.training.train import train
 

@@ -22,7 +22,7 @@ from napari_unetpp.model.intensity import Intensity
 from napari_unetpp.model.spec import NetworkSpec
 from napari_unetpp.stacks import open_stack
 from napari_unetpp.training.options import TrainOptions
-from napari_unetpp.training.patches import Pair
+from napari_unetpp.training.pairs import Pair
 
 SPLIT = {"training": slice(0, 136), "validation": slice(140, 150), "test": slice(154, 170)}
 INTENSITY = Intensity(kind="percentile", low=0.5, high=99.5)

@@ -26,7 +26,7 @@ from napari_unetpp.inference.tiles import plan_tiles
 from napari_unetpp.inference.tiling import Overlap, Seamless, Tiling, tiling_from_card
 from napari_unetpp.model.checkpoint import Model, load_model, save_model
 from napari_unetpp.stacks import Stack
-from napari_unetpp.training.patches import Pair
+from napari_unetpp.training.pairs import Pair
 
 TILINGS: dict[str, Tiling] = {"overlap": Overlap(), "gaussian": Overlap(aggregate="gaussian"), "seamless": Seamless()}
 

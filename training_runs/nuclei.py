@@ -27,7 +27,7 @@ from napari_unetpp.model.intensity import Intensity
 from napari_unetpp.model.spec import NetworkSpec
 from napari_unetpp.stacks import open_stack
 from napari_unetpp.training.options import TrainOptions
-from napari_unetpp.training.patches import Pair
+from napari_unetpp.training.pairs import Pair
 
 INTENSITY = Intensity(kind="percentile", low=1.0, high=99.8, per_channel=False, replicate_gray=True)
 CARD = Card(

@@ -86,9 +86,9 @@ def run(here):
 
 @pytest.fixture
 def run_alone(here):
-    """Run a command in a process of its own; Ctrl-C after as many lines of stdout as asked."""
+    """Run a command in a process of its own; Ctrl-C, or another signal, after as many lines of stdout as asked."""
 
-    def run(*arguments, interrupt_after=None, before=None, **environment):
+    def run(*arguments, interrupt_after=None, send=signal.SIGINT, before=None, **environment):
         process = subprocess.Popen(
             [sys.executable, "-m", "napari_unetpp", *map(str, arguments)],
             stdout=subprocess.PIPE,
@@ -100,7 +100,7 @@ def run_alone(here):
         read = []
         if interrupt_after is not None:
             read = [process.stdout.readline() for _ in range(interrupt_after)]
-            process.send_signal(signal.SIGINT)
+            process.send_signal(send)
         out, err = process.communicate(timeout=120)
         return Result(process.returncode, "".join(read) + out, err)
 

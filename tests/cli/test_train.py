@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import signal
+
+import numpy as np
 import pytest
+import tifffile
 from safetensors.numpy import load_file
 
+from napari_unetpp.model.card import ClassInfo
 from napari_unetpp.model.checkpoint import load_model, read_header
+from napari_unetpp.stacks import open_stack
+from napari_unetpp.training.corrections import create_corrections
 
 NEW = ("--width", "4", "--depth", "2")
 QUICK = ("--patch", "16", "--batch", "2", "--steps", "2", "--seed", "3")
@@ -189,3 +196,71 @@ def test_bad_pairs_are_one_line(run, here):
     done = run("train", *PAIR, "-o", "nowhere/new.safetensors", *NEW, *QUICK, "--epochs", "1")
     assert done.code == 1
     assert "nowhere" in done.err
+
+
+def test_killed_and_resumed_ends_in_the_same_weights(run, run_alone, here):
+    """kill -9 costs at most the epoch that was under way."""
+    arguments = ("train", *PAIR, *NEW, *QUICK, "--steps", "12", "--epochs", "4", "--json")
+    assert run(*arguments, "-o", "whole.safetensors").code == 0
+    # start, started, two batches, epoch: killed in the second epoch, or later if the kill comes late
+    killed = run_alone(*arguments, "-o", "cut.safetensors", interrupt_after=6, send=signal.SIGKILL)
+    assert killed.code == -signal.SIGKILL
+    assert (here / "cut.safetensors.training").exists()
+    load_model(here / "cut.safetensors", "cpu")
+    again = run(*arguments, "-o", "cut.safetensors", "--resume")
+    assert again.code == 0
+    assert next(e for e in again.events if e["event"] == "started")["epoch"] >= 1
+    one, other = (load_file(here / f"{name}.safetensors") for name in ("whole", "cut"))
+    assert all(np.array_equal(one[key], other[key]) for key in one)
+
+
+def test_fine_tuning_tells_before_and_after(run, here):
+    arguments = ("train", *PAIR, "-o", "new.safetensors", "--base", "tiny.safetensors", *QUICK, "--epochs", "1")
+    done = run(*arguments, "--foreground", "2", "--trainable", "decoder", "--balance", "--batch", "0", "--json")
+    assert done.code == 0
+    kinds = [event["event"] for event in done.events]
+    assert kinds == ["start", "started", "batch", "epoch", "compared", "result"]
+    start, started, _, epoch, compared, result = done.events
+    assert start["annotated"]["training"].keys() == {"background", "cell"}
+    assert started["before"].keys() == {"L1", "L2", "ensemble"}
+    rows = {(row["part"], row["level"]): row for row in compared["rows"]}
+    assert len(rows) == 6
+    assert rows["held-out", "L2"]["before"] == started["before"]["L2"]
+    assert rows["held-out", "L2"]["after"] == epoch["scores"]["L2"]
+    assert result["better"] == compared["better"]
+    labels = tifffile.imread(here / "labels.tif")
+    held = labels[int(start["places"]["validation"][0].split("[")[1].split(":")[0]) :]
+    assert start["annotated"]["validation"]["cell"] == (held == 2).sum()
+    plain = run(*(word.replace("new", "plain") for word in arguments))
+    assert "before and after" in plain.out
+
+
+def test_folders_of_corrections_train_and_name_their_classes(run, here):
+    image = open_stack(here / "stack.tif")
+    classes = (ClassInfo("wall"), ClassInfo("vesicle"))
+    corrections = create_corrections(here / "c.corrections.zarr", image, classes=classes, unpainted="ignore")
+    painted = np.zeros(image.shape, np.uint8)
+    painted[1::3, :, ::3], painted[1::3, :, 1::3], painted[1::3, ::2, 2::6] = 1, 2, 3  # slices 1 and 4
+    corrections.labels[:] = painted
+    corrections.close()
+    pair = ("--image", "stack.tif", "--label", "c.corrections.zarr")
+    done = run("train", *pair, "-o", "new.safetensors", *NEW, *QUICK, "--patch", "8", "--epochs", "1", "--json")
+    assert done.code == 0
+    model = load_model(here / "new.safetensors", "cpu")
+    assert [c.name for c in model.classes] == ["background", "wall", "vesicle"]
+    counts = [sum(part[name] for part in done.events[0]["annotated"].values()) for name in ("wall", "vesicle")]
+    assert 0 < counts[0] <= (painted == 2).sum()
+    assert 0 < counts[1] <= (painted == 3).sum()
+
+
+def test_replay_finds_what_the_base_was_trained_on(run, here):
+    assert run("train", *PAIR, "-o", "base.safetensors", *NEW, *QUICK, "--epochs", "1").code == 0
+    tune = ("train", *PAIR, "--base", "base.safetensors", *QUICK, "--epochs", "1", "--json")
+    done = run(*tune, "-o", "known.safetensors", "--replay-known", "--replay", "0.5")
+    assert done.code == 0
+    replayed = load_model(here / "known.safetensors", "cpu").card.training["replay"]
+    assert [entry["image"] for entry in replayed] == ["stack"]
+    lost = run("train", *PAIR, "--base", "tiny.safetensors", *QUICK, "-o", "b.safetensors", "--replay-known")
+    assert lost.code == 1
+    assert "--replay-image" in lost.error_lines[-1]
+    assert run("train", *PAIR, "-o", "c.safetensors", "--replay-known").code == 2

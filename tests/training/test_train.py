@@ -11,33 +11,24 @@ import torch
 from napari_unetpp.box import Box
 from napari_unetpp.model.card import Card, ClassInfo
 from napari_unetpp.model.checkpoint import load_model
-from napari_unetpp.model.intensity import Intensity, Scaling
+from napari_unetpp.model.intensity import Intensity
+from napari_unetpp.model.sampling import scale_stack
 from napari_unetpp.model.spec import NetworkSpec
 from napari_unetpp.model.unetpp import UNetPlusPlus
 from napari_unetpp.stacks import open_stack
+from napari_unetpp.training.feed import step_seed
 from napari_unetpp.training.losses import IGNORE
 from napari_unetpp.training.options import BatchDone, EpochDone, TrainOptions
-from napari_unetpp.training.patches import Loaded, Pair
+from napari_unetpp.training.pairs import Pair, Rule
 from napari_unetpp.training.plan import TrainingError
 from napari_unetpp.training.resume import state_path
-from napari_unetpp.training.train import _rate, _seed, train
+from napari_unetpp.training.step import rate
+from napari_unetpp.training.train import train
 from napari_unetpp.training.validate import validate
+from tests.training.conftest import blobs, blocks_of
 
 SPEC = NetworkSpec(widths=(4, 8, 8), heads=(1, 2))
 FAST = TrainOptions(epochs=2, steps=4, batch=2, patch=16, learning_rate=1e-2, augmentation="em", device="cpu")
-
-
-def blobs(shape=(6, 48, 48), seed=0, axes="zyx"):
-    """Bright discs on dark noise with their labels: learnable in seconds."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[: shape[-2], : shape[-1]]
-    label = np.zeros(shape, np.uint8)
-    for plane in label.reshape(-1, *shape[-2:]):
-        for _ in range(4):
-            cy, cx, r = rng.uniform(5, 43), rng.uniform(5, 43), rng.uniform(4, 8)
-            plane[np.hypot(y - cy, x - cx) < r] = 1
-    image = (60 * label + rng.normal(60, 10, shape)).clip(0, 255).astype(np.uint8)
-    return Pair(open_stack(image, axes=axes), open_stack(label, axes=axes))
 
 
 def weights(path):
@@ -118,15 +109,16 @@ def test_fine_tuning_starts_from_the_model_and_helps(tmp_path):
     inverted = Pair(open_stack(255 - inverted.image.data, axes="zyx"), inverted.label)
     second = tmp_path / "second.safetensors"
     options = replace(FAST, epochs=3, steps=20)
-    events = [e for e in train(base, [inverted], options, second) if isinstance(e, EpochDone)]
+    started, *later = train(base, [inverted], options, second)
+    events = [e for e in later if isinstance(e, EpochDone)]
     tuned = load_model(second, "cpu")
     assert tuned.intensity == base.intensity
     assert tuned.card.classes == base.card.classes
     assert tuned.card.training["parent"] == base.sha256
-    held = inverted.image.read(Box((5, 0, 0), (6, 48, 48)))
-    truth = inverted.label.read(Box((5, 0, 0), (6, 48, 48)))[0]
-    region = Loaded(held, truth, Scaling((held.mean(),), (1 / held.std(),)))
-    before = validate(base.network, [region], 10**6, torch.device("cpu"))
+    held = blocks_of(inverted, region=Box((5, 0, 0), (6, 48, 48)))
+    held = replace(held, scalings=(scale_stack(inverted.image, base.intensity, 1),))
+    before = validate(base.network, held, torch.device("cpu"))
+    assert started.before == before
     assert max(e.scores["L2"]["iou"] for e in events) > before["L2"]["iou"] + 0.2
 
 
@@ -158,7 +150,7 @@ def test_named_validation_pairs_are_used(tmp_path):
 
 @pytest.mark.parametrize(
     ("changes", "says"),
-    [({"patch": 18}, "multiple of 4"), ({"unpainted": "ignore"}, "annotated")],
+    [({"patch": 18}, "multiple of 4"), ({"unpainted": "ignore"}, "annotated"), ({}, "no foreground")],
 )
 def test_what_cannot_work_is_refused_before_anything_is_written(tmp_path, changes, says):
     source = blobs()
@@ -193,16 +185,16 @@ def test_options_are_checked(changes, says):
 
 def test_cosine_rises_then_falls_to_zero():
     options = replace(FAST, epochs=10, steps=10, schedule="cosine")
-    rates = [_rate(options, step) for step in range(100)]
+    rates = [rate(options, step) for step in range(100)]
     assert max(rates) == rates[5] == options.learning_rate
     assert rates[:6] == sorted(rates[:6])
     assert rates[5:] == sorted(rates[5:], reverse=True)
     assert rates[-1] < 0.01 * options.learning_rate
-    assert {_rate(replace(options, schedule="constant"), k) for k in range(100)} == {options.learning_rate}
+    assert {rate(replace(options, schedule="constant"), k) for k in range(100)} == {options.learning_rate}
 
 
 def test_every_step_has_a_seed_of_its_own():
-    seeds = {_seed(s, e, k) for s in range(4) for e in range(10) for k in range(50)}
+    seeds = {step_seed(s, e, k) for s in range(4) for e in range(10) for k in range(50)}
     assert len(seeds) == 2000
     assert all(0 <= s < 2**63 for s in seeds)
 
@@ -216,7 +208,9 @@ def test_validation_scores_equal_counting_by_hand(classes):
     image = rng.normal(size=(1, 2, 20, 24)).astype(np.float32)
     target = rng.integers(0, max(classes, 2), (2, 20, 24)).astype(np.uint8)
     target[rng.random(target.shape) < 0.2] = IGNORE
-    scores = validate(network, [Loaded(image, target, Scaling((0.0,), (1.0,)))], 10**6, torch.device("cpu"))
+    painted = np.where(target == IGNORE, 0, target + 1)
+    pair = Pair(open_stack(image[0], axes="zyx"), open_stack(painted, axes="zyx"), unpainted="ignore")
+    scores = validate(network, blocks_of(pair, rule=Rule(classes)), torch.device("cpu"))
     with torch.inference_mode():
         heads = network(torch.from_numpy(image[0])[:, None])
     probability = [h.sigmoid() if classes == 1 else h.softmax(1) for h in heads]

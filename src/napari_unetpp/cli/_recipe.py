@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_unetpp.cli._job import open_image
-from napari_unetpp.cli._output import BadUsage
+from napari_unetpp.cli._output import BadUsage, Failure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_unetpp.model.card import Card
+    from napari_unetpp.model.checkpoint import Model
     from napari_unetpp.model.spec import NetworkSpec
     from napari_unetpp.training.options import TrainOptions
-    from napari_unetpp.training.patches import Pair
+    from napari_unetpp.training.pairs import Pair
 
 
 class Skips(StrEnum):
@@ -44,15 +45,39 @@ def open_pairs(
     label_axes: str | None,
     opened: ExitStack,
 ) -> list[Pair]:
-    from napari_unetpp.training.patches import Pair
+    return [_open_pair(image, label, axes, label_axes, opened) for image, label in zip(images, labels, strict=True)]
 
-    return [
-        Pair(
-            opened.enter_context(open_image(image, axes, None)),
-            opened.enter_context(open_image(label, label_axes, None)),
+
+def _open_pair(image: Path, label: Path, axes: str | None, label_axes: str | None, opened: ExitStack) -> Pair:
+    """An image with its label file, or with the folder of its corrections."""
+    from napari_unetpp.training.corrections import is_corrections, open_corrections
+    from napari_unetpp.training.pairs import Pair, corrections_pair
+
+    stack = opened.enter_context(open_image(image, axes, None))
+    if is_corrections(label):
+        return corrections_pair(stack, open_corrections(label))
+    return Pair(stack, opened.enter_context(open_image(label, label_axes, None)))
+
+
+def known_pairs(base: Model, opened: ExitStack) -> list[Pair]:
+    """What the base was trained on, as far as it is still where it was."""
+    from napari_unetpp.training.at_hand import known_data
+
+    sources = known_data(base.sha256)
+    if not sources:
+        raise Failure(
+            f"where the training data of {base.card.name!r} are is not known here; name them with --replay-image and "
+            "--replay-label, or leave out --replay-known"
         )
-        for image, label in zip(images, labels, strict=True)
-    ]
+    return [_open_pair(source.image, source.label, None, None, opened) for source in sources]
+
+
+def class_names(labels: Sequence[Path]) -> list[str]:
+    """Names of the classes that folders of corrections know; nothing for label files, which know none."""
+    from napari_unetpp.training.corrections import is_corrections, open_corrections
+
+    found = [[c.name for c in open_corrections(path).classes] for path in labels if is_corrections(path)]
+    return max(found, key=len, default=[])
 
 
 def check_counts(first: str, images: Sequence[Path], second: str, labels: Sequence[Path]) -> None:

@@ -200,9 +200,9 @@ def _above(shown: Level, stage: int) -> bool:
 
 def _answer(session: LiveSession, block: Box, level: int, model: Model, backend: Backend) -> Generator[None]:
     """Compute a block up to a level, stopping after every node."""
-    from napari_unetpp.inference.inputs import read_raw
     from napari_unetpp.inference.outputs import to_uint8
     from napari_unetpp.inference.region import RegionCache, deepen
+    from napari_unetpp.model.sampling import read_raw
 
     outer = outer_of(block, session.stack.shape_predicted, model.spec.ndim, model.spec.grid)
     cache = session.caches.get(block)

@@ -16,10 +16,11 @@ import torch
 import torch.nn.functional as F
 
 from napari_unetpp.box import Box
-from napari_unetpp.inference.inputs import network_input, read_raw
+from napari_unetpp.inference.inputs import network_input
 from napari_unetpp.inference.kernels import TorchLayers, whole_pass
 from napari_unetpp.inference.quantise import ENTRY, Calibration, convolutions, exact_weights
 from napari_unetpp.inference.rounding import nudges, round_measured, round_smooth
+from napari_unetpp.model.sampling import read_raw
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,13 +12,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from napari_unetpp import __version__
-from napari_unetpp.box import Box
 from napari_unetpp.inference.inputs import check_input, measure_stack
 from napari_unetpp.inference.store import PredictionStore, StoreError, create_store, open_store
 from napari_unetpp.model.intensity import Scaling
+from napari_unetpp.model.sampling import stack_hash
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,7 +28,6 @@ if TYPE_CHECKING:
     from napari_unetpp.stacks import Stack
 
 _WORDS = {"model_sha256": "model", "stack_sample": "image", "shape": "image shape"}
-_SAMPLE_EDGE = 256  # voxels; three such squares tell images apart and take no time to read
 
 
 def make_record(
@@ -57,7 +54,7 @@ def make_record(
             "shape": stack.shape,
             "dtype": str(stack.dtype),
         },
-        "stack_sample": _stack_sample(stack),
+        "stack_sample": stack_hash(stack),
         "scaling": scaling.to_json(),
         "classes": [{"name": c.name, "color": c.color} for c in model.classes],
         "recommended_level": model.card.recommended_level,
@@ -213,19 +210,6 @@ def _shown(record: Mapping[str, Any], key: str) -> str:
 def _stored_scaling(store: PredictionStore) -> Scaling | None:
     values = store.record.get("scaling")
     return None if values is None else Scaling.from_json(values)
-
-
-def _stack_sample(stack: Stack) -> str:
-    """Hash of the middle of the first, the middle and the last plane."""
-    *leading, height, width = stack.shape_predicted
-    plane = [((n - _SAMPLE_EDGE) // 2 if n > _SAMPLE_EDGE else 0) for n in (height, width)]
-    stop = [min(a + _SAMPLE_EDGE, n) for a, n in zip(plane, (height, width), strict=True)]
-    digest = hashlib.sha256()
-    for part in (0, 1, 2):
-        place = [(n - 1) * part // 2 for n in leading]
-        raw = stack.read(Box((*place, *plane), (*(i + 1 for i in place), *stop)))
-        digest.update(np.ascontiguousarray(raw, raw.dtype.newbyteorder("<")).tobytes())
-    return digest.hexdigest()
 
 
 def _weights_sha256(model: Model) -> str:

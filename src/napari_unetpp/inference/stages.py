@@ -17,12 +17,13 @@ import torch
 
 from napari_unetpp.inference.allocator import giving_back
 from napari_unetpp.inference.crew import Crew
-from napari_unetpp.inference.inputs import network_input, read_raw
+from napari_unetpp.inference.inputs import network_input
 from napari_unetpp.inference.outputs import to_uint8
 from napari_unetpp.inference.overlap import BandSums, PatchGroup, PatchReader, patch_groups
 from napari_unetpp.inference.pace import Pace
 from napari_unetpp.inference.pipeline import run_pipeline
 from napari_unetpp.inference.tiling import Overlap
+from napari_unetpp.model.sampling import read_raw
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

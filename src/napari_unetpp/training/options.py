@@ -10,6 +10,11 @@ from napari_unetpp.training.augment import AUGMENTATIONS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from napari_unetpp.training.pairs import Unpainted
+
+AUTOMATIC_BATCH = 16  # more patches a step make few steps of few annotations
+Trainable = Literal["all", "decoder", "heads"]
+
 
 @dataclass(frozen=True, slots=True)
 class TrainOptions:
@@ -22,7 +27,8 @@ class TrainOptions:
     patience
         Stop after this many epochs without a better validation score.
     batch, patch
-        Patches a batch; voxels per axis of a patch, a multiple of ``2**depth`` (the papers use 96 for EM and nuclei).
+        Patches a batch, 0 for as many as memory allows up to `AUTOMATIC_BATCH`; voxels per axis of a patch, a multiple of
+        ``2**depth`` (the papers use 96 for EM and nuclei).
     learning_rate, schedule
         Adam's rate (the papers' 3e-4), kept ``"constant"`` or led to zero along half a ``"cosine"`` over all epochs.
     seed
@@ -33,8 +39,19 @@ class TrainOptions:
         At most about this many voxels are predicted after each epoch; evenly spread slices stand for the rest.
     unpainted
         What label 0 means: ``"background"``, or ``"ignore"`` (not annotated; 1 is background, 2 and up the classes).
+    foreground
+        For a network of one class: the painted number that alone is foreground; 0 is every label above the background.
     augmentation
         A name of `augment.AUGMENTATIONS`.
+    trainable
+        ``"all"``; ``"decoder"``: all but the encoder column X^{i,0}; ``"heads"``: the 1x1 convolutions alone. What is not
+        trained keeps its weights and its batch statistics.
+    balance
+        Weigh the cross-entropy of a class by how rare its annotations are (at most tenfold).
+    replay
+        Share of each batch that comes from the base model's own training data, where `train` is given any.
+    memory
+        Bytes of images and targets that are held at once; of more, every epoch draws another part.
     precision
         ``"auto"`` is bf16 autocast on CUDA and fp32 elsewhere (bf16 that a CPU has to emulate is slower than fp32).
     device
@@ -56,15 +73,24 @@ class TrainOptions:
     seed: int = 0
     validation_fraction: float = 0.15
     validation_voxels: int = 2**21
-    unpainted: Literal["background", "ignore"] = "background"
+    unpainted: Unpainted = "background"
+    foreground: int = 0
     augmentation: str = "em"
+    trainable: Trainable = "all"
+    balance: bool = False
+    replay: float = 0.25
+    memory: int = 2**30
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "steps", "patience", "batch", "patch", "validation_voxels"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)} must be at least 1")
+        for name, least in _LEAST.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} {getattr(self, name)} must be at least {least}")
+        if not 0 <= self.replay < 1:
+            raise ValueError(
+                f"replay {self.replay} must lie between 0 and 1; it is the share of a batch that is not new"
+            )
         if not self.learning_rate > 0:
             raise ValueError(f"learning rate {self.learning_rate} must be positive")
         for name, words in _WORDS.items():
@@ -76,12 +102,32 @@ class TrainOptions:
         return asdict(self)
 
 
+_LEAST = {
+    **dict.fromkeys(("epochs", "steps", "patience", "patch", "validation_voxels", "memory"), 1),
+    **dict.fromkeys(("batch", "foreground"), 0),
+}
 _WORDS: dict[str, tuple[str, ...]] = {
     "schedule": ("constant", "cosine"),
     "unpainted": ("background", "ignore"),
     "augmentation": tuple(AUGMENTATIONS),
     "precision": ("auto", "fp32", "bf16"),
+    "trainable": ("all", "decoder", "heads"),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A run is under way: where, with how many patches a batch, from which epoch on.
+
+    `before` are the parent's scores on the held-out part, as in `EpochDone`, None from scratch; `history` the epochs that a
+    resumed run has behind it.
+    """
+
+    device: str
+    batch: int
+    epoch: int
+    before: Mapping[str, Mapping[str, float]] | None
+    history: tuple[EpochDone, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

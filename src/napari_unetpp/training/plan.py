@@ -1,6 +1,7 @@
 """What is checked and loaded before the first step of a training run.
 
-In this order: what a run needs (`Plan`), how it is made or refused (`make_plan`), and the card that the new model will carry.
+In this order: what a run needs (`Plan`), how it is made or refused (`make_plan`), what is refused, and the card that the new
+model will carry.
 """
 
 from __future__ import annotations
@@ -8,13 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from napari_unetpp.box import Box
 from napari_unetpp.model.card import CLASS_COLORS, Card, ClassInfo
 from napari_unetpp.model.checkpoint import Model
 from napari_unetpp.model.intensity import Intensity
+from napari_unetpp.model.sampling import scale_stack, stack_hash
 from napari_unetpp.model.spec import NetworkSpec
-from napari_unetpp.training.losses import IGNORE
-from napari_unetpp.training.patches import Loaded, Pair, Region, Split, annotated_weights, load_region, split_pairs
+from napari_unetpp.training.blocks import Annotated, Blocks, blocks_in, load_blocks, scan, thinned
+from napari_unetpp.training.pairs import Pair, Rule
+from napari_unetpp.training.speed import choose_batch
+from napari_unetpp.training.split import Region, Split, split_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,14 +31,24 @@ class TrainingError(ValueError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """Everything a run needs, checked and in memory; nothing is trained or written yet."""
+    """Everything a run needs, checked, its annotations in memory; nothing is trained or written yet.
+
+    `annotated` counts voxels by class name, `places` names the boxes, both for ``"training"`` and ``"validation"``; `warnings`
+    are lines for the user; `batch` is the one to use where the options leave it open.
+    """
 
     spec: NetworkSpec
+    options: TrainOptions
     intensity: Intensity
     card: Card
     parent: Model | None
-    training: tuple[Loaded, ...]
-    validation: tuple[Loaded, ...]
+    training: Blocks
+    validation: Blocks
+    replay: Blocks | None
+    batch: int
+    annotated: dict[str, dict[str, int]]
+    places: dict[str, tuple[str, ...]]
+    warnings: tuple[str, ...]
     record: dict[str, Any]
 
 
@@ -45,6 +58,7 @@ def make_plan(
     options: TrainOptions,
     *,
     validation: Sequence[Pair] = (),
+    replay: Sequence[Pair] = (),
     intensity: Intensity | None = None,
     card: Card | None = None,
     name: str = "model",
@@ -53,40 +67,160 @@ def make_plan(
     parent = model_or_spec if isinstance(model_or_spec, Model) else None
     spec = parent.spec if parent is not None else model_or_spec
     assert isinstance(spec, NetworkSpec)
+    everything = [*pairs, *validation, *replay]
+    intensity = parent.intensity if parent is not None else intensity or Intensity()
+    _check_network(spec, options, everything, intensity, parent)
+    rule = Rule(spec.classes, options.unpainted, options.foreground)
+    found = [scan(pair, spec.ndim, rule) for pair in [*pairs, *validation]]
+    mine = len(pairs)
+    _check_annotations(found[:mine], spec, options, pairs)
+    if validation:
+        split = Split(
+            tuple(Region(i, pair.whole) for i, pair in enumerate(pairs)),
+            tuple(Region(mine + i, pair.whole) for i, pair in enumerate(validation)),
+        )
+    else:
+        split = split_pairs(pairs, found, spec.ndim, options.validation_fraction, options.seed)
+    card = _card(card, parent, spec, pairs, name)
+    scalings = tuple(scale_stack(pair.image, intensity, spec.in_channels) for pair in everything)
+    both = tuple(everything[: len(found)])
+    training, held = (
+        Blocks(
+            both,
+            scalings[: len(found)],
+            spec.in_channels,
+            tuple(block for r in regions for block in blocks_in(found[r.pair], r.pair, r.box)),
+            options.memory,
+        )
+        for regions in (split.training, split.validation)
+    )
+    if not held.blocks:
+        raise TrainingError(
+            "nothing is annotated in the part held out for validation; annotate another slice or image there"
+        )
+    held = thinned(held, options.validation_voxels)
+    old = _replayed(replay, rule, spec, options, scalings[len(found) :])
+    annotated = {
+        part: dict(zip(_names(card), map(int, data.counts), strict=True))
+        for part, data in (("training", training), ("validation", held))
+    }
+    places = {
+        part: tuple(_describe(both, index, data) for index in sorted({block.pair for block in data.blocks}))
+        for part, data in (("training", training), ("validation", held))
+    }
+    record = {
+        "options": options.to_json(),
+        "spec": spec.to_json(),
+        "parent": parent.sha256 if parent is not None else None,
+        **{part: list(names) for part, names in places.items()},
+        "data": [_hashes(pair, of) for pair, of in zip(both, found, strict=True)],
+        "replay": [_hashes(pair, None) for pair in replay],
+    }
+    load_blocks(held, 0)  # what cannot be read is told now and not after an epoch
+    if training.fits:
+        load_blocks(training, 0)
+    return Plan(
+        spec,
+        options,
+        intensity,
+        card,
+        parent,
+        training,
+        held,
+        old,
+        options.batch or choose_batch(spec, options),
+        annotated,
+        places,
+        _warnings(annotated, parent),
+        record,
+    )
+
+
+def _check_network(
+    spec: NetworkSpec, options: TrainOptions, pairs: Sequence[Pair], intensity: Intensity, parent: Model | None
+) -> None:
+    """Refuse a patch, axes or channels that the network cannot take."""
     if options.patch % spec.grid:
         low = max(options.patch // spec.grid, 1) * spec.grid
         raise ValueError(
             f"patch {options.patch} is not a multiple of {spec.grid} (2**depth); use {low} or {low + spec.grid}"
         )
-    rule = parent.intensity if parent is not None else intensity or Intensity()
-    if validation:
-        split = Split(_whole(pairs), _whole(validation, offset=len(pairs)))
-        pairs = [*pairs, *validation]
-    else:
-        split = split_pairs(pairs, spec.ndim, options.validation_fraction, options.seed)
-    axes = {pair.image.axes_predicted[-spec.ndim :] for pair in pairs}
+    axes = {pair.image.axes_predicted[-spec.ndim :] for pair in pairs} or {"zyx"[-spec.ndim :]}
     if axes != {"zyx"[-spec.ndim :]}:
         raise ValueError(
             f"a {spec.ndim}D network trains on stacks with axes {'zyx'[-spec.ndim :]}; these have {', '.join(sorted(axes))}"
         )
-    ignore = options.unpainted == "ignore"
-    training, held = (
-        tuple(load_region(pairs[r.pair], r, rule, spec.in_channels, spec.classes, ignore) for r in regions)
-        for regions in (split.training, split.validation)
-    )
-    annotated_weights(training)
-    if not bool(sum(float((region.target != IGNORE).sum()) for region in held)):
-        raise TrainingError(
-            "nothing is annotated in the part held out for validation; annotate another slice or image there"
+    for pair in pairs:
+        channels = pair.image.channels
+        if channels != spec.in_channels and not (channels == 1 and intensity.replicate_gray):
+            raise ValueError(
+                f"image {pair.image.name} has {channels} channels where the network takes {spec.in_channels}; choose as many"
+            )
+    if options.foreground and spec.classes > 1:
+        raise ValueError(
+            f"foreground {options.foreground} picks one label for a network of one class; this one has {spec.classes}"
         )
-    record = {
-        "options": options.to_json(),
-        "spec": spec.to_json(),
-        "parent": parent.sha256 if parent is not None else None,
-        "training": [_describe(pairs, r) for r in split.training],
-        "validation": [_describe(pairs, r) for r in split.validation],
-    }
-    return Plan(spec, rule, _card(card, parent, spec, pairs, name), parent, training, held, record)
+    if options.trainable != "all" and parent is None:
+        raise ValueError(
+            f"trainable {options.trainable!r} keeps the rest of the network as it is, and from scratch that is noise; train all"
+        )
+
+
+def _check_annotations(
+    found: Sequence[Annotated], spec: NetworkSpec, options: TrainOptions, pairs: Sequence[Pair]
+) -> None:
+    """Refuse labels that teach nothing: none at all, or of one class alone."""
+    if not pairs:
+        raise ValueError("no image was given; name at least one image and its labels")
+    counts = [int(sum(int(one.counts[k]) for one in found)) for k in range(max(spec.classes, 2))]
+    ignoring = [Rule(unpainted=options.unpainted).ignores_zero(pair) for pair in pairs]
+    reviewed = all(pair.reviewed is not None and not pair.reviewed for pair in pairs)
+    if not any(counts):
+        raise TrainingError(
+            "no slice is marked as reviewed, so nothing is annotated; mark what you have looked at"
+            if reviewed and not any(ignoring)
+            else "no voxel is annotated; paint background as 1 and classes as 2 and up, or let unpainted mean background"
+        )
+    if not any(counts[1:]):
+        raise TrainingError(
+            "only background is annotated, every label is 1; paint some of the class too, as 2 and up"
+            if any(ignoring)
+            else f"the labels hold no foreground{f' {options.foreground}' if options.foreground else ''}, all is background; "
+            "paint or choose labels of the class to learn"
+        )
+    if not counts[0] and sum(n > 0 for n in counts) == 1:
+        raise TrainingError(
+            "only one class is annotated and no background; paint some background as 1 too"
+            if any(ignoring)
+            else "every voxel is labelled as the same class; without any background there is nothing to tell apart"
+        )
+
+
+def _replayed(
+    replay: Sequence[Pair], rule: Rule, spec: NetworkSpec, options: TrainOptions, scalings: Sequence[Any]
+) -> Blocks | None:
+    """Annotated blocks of the base model's own data, whose labels mean what its classes say; None without any."""
+    own = replace(rule, unpainted="background", foreground=0)
+    blocks = tuple(
+        block for index, pair in enumerate(replay) for block in blocks_in(scan(pair, spec.ndim, own), index, pair.whole)
+    )
+    return Blocks(tuple(replay), tuple(scalings), spec.in_channels, blocks, options.memory) if blocks else None
+
+
+def _warnings(annotated: dict[str, dict[str, int]], parent: Model | None) -> tuple[str, ...]:
+    lines = []
+    trained, held = annotated["training"], annotated["validation"]
+    if absent := [name for name, n in trained.items() if not n]:
+        keeps = "the model may forget them" if parent is not None else "the model will not know them"
+        lines.append(f"not annotated in the training part: {', '.join(absent)}; {keeps}")
+    if absent := [name for name, n in held.items() if not n and trained[name]]:
+        lines.append(f"not annotated in the held-out part, so not scored: {', '.join(absent)}")
+    return tuple(lines)
+
+
+def _names(card: Card) -> list[str]:
+    names = [info.name for info in card.classes]
+    return names if len(names) > 1 else ["background", *names]
 
 
 def _card(card: Card | None, parent: Model | None, spec: NetworkSpec, pairs: Sequence[Pair], name: str) -> Card:
@@ -111,11 +245,15 @@ def _card(card: Card | None, parent: Model | None, spec: NetworkSpec, pairs: Seq
     return card
 
 
-def _whole(pairs: Sequence[Pair], offset: int = 0) -> tuple[Region, ...]:
-    return tuple(Region(offset + i, Box.of(pair.image.shape_predicted)) for i, pair in enumerate(pairs))
+def _describe(pairs: Sequence[Pair], index: int, data: Blocks) -> str:
+    """Name of an image and the box around its annotated blocks, such as ``cells.tif[0:20,0:512,0:512]``."""
+    boxes = [block.box for block in data.blocks if block.pair == index]
+    start = map(min, zip(*(box.start for box in boxes), strict=True))
+    stop = map(max, zip(*(box.stop for box in boxes), strict=True))
+    extents = ",".join(f"{a}:{b}" for a, b in zip(start, stop, strict=True))
+    return f"{pairs[index].image.name}[{extents}]"
 
 
-def _describe(pairs: Sequence[Pair], region: Region) -> str:
-    """Name and box of a region for the record, such as ``cells.tif[0:20,0:512,0:512]``."""
-    extents = ",".join(f"{a}:{b}" for a, b in zip(region.box.start, region.box.stop, strict=True))
-    return f"{pairs[region.pair].image.name}[{extents}]"
+def _hashes(pair: Pair, found: Annotated | None) -> dict[str, Any]:
+    labels = {"labels": pair.label.name, "labels_sha256": found.sha256} if found is not None else {}
+    return {"image": pair.image.name, "image_sample_sha256": stack_hash(pair.image), **labels}

@@ -20,17 +20,24 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_VERSION = 1
+_VERSION = 2  # 1 had no batch, no history and no parent's scores
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RunState:
-    """How far a run is: `epoch` epochs done, best score so far, `stale` epochs without a better one, seconds spent."""
+    """How far a run is: `epoch` epochs done, best score so far, `stale` epochs without a better one, seconds spent.
 
+    `batch` is the one that was found at the start; `before` the parent's scores on the held-out part; `history` one JSON object
+    an epoch.
+    """
+
+    batch: int
     epoch: int = 0
     best: float = -1.0
     stale: int = 0
     seconds: float = 0.0
+    before: Mapping[str, Any] | None = None
+    history: tuple[Mapping[str, Any], ...] = ()
     network: Mapping[str, Any] = field(default_factory=dict)
     optimizer: Mapping[str, Any] = field(default_factory=dict)
 
@@ -50,6 +57,8 @@ def save_state(state: RunState, out: Path, record: Mapping[str, Any]) -> None:
                 {
                     "version": _VERSION,
                     "record": json.dumps(record),
+                    "told": json.dumps({"before": state.before, "history": list(state.history)}),
+                    "batch": state.batch,
                     "epoch": state.epoch,
                     "best": state.best,
                     "stale": state.stale,
@@ -78,6 +87,7 @@ def load_state(out: Path, record: Mapping[str, Any]) -> RunState | None:
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
         version, before = values["version"], json.loads(values["record"])
+        told = json.loads(values["told"]) if version == _VERSION else {}
     except (RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
         reason = " ".join(str(error).split())[:120]
         raise ValueError(f"{path} is damaged ({reason}); remove it to start the run anew") from None
@@ -91,13 +101,27 @@ def load_state(out: Path, record: Mapping[str, Any]) -> RunState | None:
             f"{path} belongs to a run with other {', '.join(differing)}; repeat it as it was, or remove the file"
         )
     return RunState(
-        values["epoch"], values["best"], values["stale"], values["seconds"], values["network"], values["optimizer"]
+        batch=values["batch"],
+        epoch=values["epoch"],
+        best=values["best"],
+        stale=values["stale"],
+        seconds=values["seconds"],
+        before=told["before"],
+        history=tuple(told["history"]),
+        network=values["network"],
+        optimizer=values["optimizer"],
     )
 
 
-def remove_state(out: Path) -> None:
-    """Forget the unfinished run, which is finished."""
+def forget(out: Path) -> None:
+    """Remove what the run of `out` could be resumed from; its best weights so far stay what they are."""
     state_path(out).unlink(missing_ok=True)
+
+
+def discard(out: Path) -> None:
+    """Remove a run with all that it left: its best weights too."""
+    forget(out)
+    out.unlink(missing_ok=True)
 
 
 def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -1,6 +1,7 @@
 """The training loop, as a generator of events: from scratch and fine-tuning are one function.
 
-In this order: the door (`plan` checks and loads everything behind it), the loop, one step, and the model that an epoch leaves.
+In this order: the door (`train` plans, `train_plan` runs a plan), the loop, one step that may run out of memory, and the model
+that an epoch leaves.
 
 Randomness is drawn anew for every step from (seed, epoch, step), so a resumed run sees the patches that an uninterrupted one
 would have seen, with no generator state to keep.
@@ -10,8 +11,9 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,12 +23,13 @@ from torch import Tensor
 from napari_unetpp.model.card import Card, advised_level
 from napari_unetpp.model.checkpoint import Model, choose_device, save_model
 from napari_unetpp.model.unetpp import UNetPlusPlus
-from napari_unetpp.training.augment import AUGMENTATIONS
-from napari_unetpp.training.losses import deep_supervision_loss
-from napari_unetpp.training.options import BatchDone, EpochDone, TrainOptions
-from napari_unetpp.training.patches import Pair, annotated_weights, draw_batch
+from napari_unetpp.training.feed import batches
+from napari_unetpp.training.freeze import freeze, set_training
+from napari_unetpp.training.losses import class_weights
+from napari_unetpp.training.options import BatchDone, EpochDone, Started, TrainOptions
 from napari_unetpp.training.plan import Plan, TrainingError, make_plan
-from napari_unetpp.training.resume import RunState, load_state, remove_state, save_state, state_path
+from napari_unetpp.training.resume import RunState, forget, load_state, save_state, state_path
+from napari_unetpp.training.step import make_optimizer, rate, take_step
 from napari_unetpp.training.validate import Scores, validate
 
 if TYPE_CHECKING:
@@ -34,8 +37,11 @@ if TYPE_CHECKING:
 
     from napari_unetpp.model.intensity import Intensity
     from napari_unetpp.model.spec import NetworkSpec
+    from napari_unetpp.training.pairs import Pair
 
-WARM_UP = 0.05  # share of all steps over which a cosine schedule rises to its rate
+_COPIES = (
+    7  # of the weights on disk at worst: two models, and weights with Adam's moments, before one replaces the other
+)
 
 
 def train(
@@ -45,10 +51,11 @@ def train(
     out: str | Path,
     *,
     validation: Sequence[Pair] = (),
+    replay: Sequence[Pair] = (),
     intensity: Intensity | None = None,
     card: Card | None = None,
     resume: bool = False,
-) -> Iterator[BatchDone | EpochDone]:
+) -> Iterator[Started | BatchDone | EpochDone]:
     """Events of a training run that leaves its best weights in the model file `out`.
 
     Everything is checked before the generator is returned, so bad input fails here and not at the first ``next``. Stopping the
@@ -61,6 +68,8 @@ def train(
         A model to fine-tune (its classes, intensities and weights are kept) or a specification to start from scratch.
     pairs
         Images and labels. Part of them is held out by `split_pairs`, unless `validation` names other pairs for that.
+    replay
+        The base model's own training data: part of each batch is drawn from it, so that what the model knows is not lost.
     intensity, card
         For a run from scratch: how the network shall read intensities, and name, classes, licence and so on of the new model.
     resume
@@ -72,11 +81,26 @@ def train(
         If the data, the options and the network do not fit together, or nothing of the data is annotated.
     FileExistsError
         If `out` exists and `resume` is false, or an unfinished run is there.
+    OSError
+        If the folder does not exist or has no room.
     """
     target = Path(out)
     plan = make_plan(
-        model_or_spec, pairs, options, validation=validation, intensity=intensity, card=card, name=target.stem
+        model_or_spec,
+        pairs,
+        options,
+        validation=validation,
+        replay=replay,
+        intensity=intensity,
+        card=card,
+        name=target.stem,
     )
+    return train_plan(plan, target, resume=resume)
+
+
+def train_plan(plan: Plan, out: str | Path, *, resume: bool = False) -> Iterator[Started | BatchDone | EpochDone]:
+    """Events of the run that was planned; see `train`."""
+    target = Path(out)
     state = load_state(target, plan.record) if resume else None
     if not resume and state_path(target).exists():
         raise FileExistsError(
@@ -86,39 +110,44 @@ def train(
         raise FileExistsError(f"{target} exists; choose another name for the new model or remove it")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"folder {target.parent} does not exist; make it, or save the model elsewhere")
-    return _run(plan, options, target, state)
+    network = _start_network(plan)
+    needed = _COPIES * 4 * sum(p.numel() for p in network.parameters())
+    if (free := shutil.disk_usage(target.parent).free) < needed:
+        raise OSError(
+            f"folder {target.parent} has {free / 2**20:.0f} MiB free where the model and what it can be resumed from take up to "
+            f"{needed / 2**20:.0f}; free some space, or save the model elsewhere"
+        )
+    return _run(plan, network, target, state)
 
 
-def _run(plan: Plan, options: TrainOptions, out: Path, state: RunState | None) -> Iterator[BatchDone | EpochDone]:
+def _run(
+    plan: Plan, network: UNetPlusPlus, out: Path, state: RunState | None
+) -> Iterator[Started | BatchDone | EpochDone]:
+    options = plan.options
     device = choose_device(options.device)
-    network = _start_network(plan, options.seed).to(device)
+    network = network.to(device)
     if plan.spec.ndim == 2:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
-    optimizer = torch.optim.Adam(network.parameters(), lr=options.learning_rate)
+    optimizer = make_optimizer(freeze(network, options.trainable), options)
     if state is None:
-        state = RunState()
+        before = None if plan.parent is None else validate(network, plan.validation, device)
+        state = RunState(plan.batch, before=before)
     else:
         network.load_state_dict(state.network)
         optimizer.load_state_dict(dict(state.optimizer))
-    weights = annotated_weights(plan.training)
+    yield Started(
+        str(device), state.batch, state.epoch, state.before, tuple(EpochDone(**epoch) for epoch in state.history)
+    )
+    weights = class_weights(plan.training.counts.tolist(), options.balance).to(device)
+    parts = 1
     for epoch in range(state.epoch, options.epochs):
         started = time.perf_counter()
-        network.train()
+        set_training(network, options.trainable)
         total = torch.zeros((), device=device)
-        for step in range(options.steps):
-            generator = torch.Generator().manual_seed(_seed(options.seed, epoch, step))
-            image, target = draw_batch(
-                plan.training,
-                weights,
-                plan.spec.ndim,
-                options.patch,
-                options.batch,
-                AUGMENTATIONS[options.augmentation],
-                generator,
-            )
+        for step, (image, target) in enumerate(batches(plan, state.batch, epoch)):
             for group in optimizer.param_groups:
-                group["lr"] = _rate(options, epoch * options.steps + step)
-            loss = _step(network, optimizer, image.to(device), target.to(device), options)
+                group["lr"] = rate(options, epoch * options.steps + step)
+            loss, parts = _fitting_step(network, optimizer, (image, target), weights, options, parts)
             total += loss
             if step % 10 == 9 or step + 1 == options.steps:  # reading a number off the device makes it wait
                 value = float(loss)
@@ -127,67 +156,62 @@ def _run(plan: Plan, options: TrainOptions, out: Path, state: RunState | None) -
                         f"the loss became {value} in epoch {epoch + 1}; lower the learning rate {options.learning_rate}"
                     )
                 yield BatchDone(epoch, step + 1, options.steps, value)
-        scores = validate(network, plan.validation, options.validation_voxels, device)
+        scores = validate(network, plan.validation, device)
         score = sum(scores[f"L{d}"]["iou"] for d in plan.spec.heads) / len(plan.spec.heads)
         best = score > state.best
-        state = RunState(
+        stale = 0 if best else state.stale + 1
+        stop = stale >= options.patience or epoch + 1 == options.epochs
+        seconds = time.perf_counter() - started
+        done = EpochDone(epoch, options.epochs, float(total) / options.steps, scores, best, stop, seconds)
+        state = replace(
+            state,
             epoch=epoch + 1,
             best=max(score, state.best),
-            stale=0 if best else state.stale + 1,
-            seconds=state.seconds + time.perf_counter() - started,
+            stale=stale,
+            seconds=state.seconds + seconds,
+            history=(*state.history, asdict(done)),
             network=network.state_dict(),
             optimizer=optimizer.state_dict(),
         )
         if best:
             save_model(_model(plan, network, device, scores, state), out)
-        stop = state.stale >= options.patience or state.epoch == options.epochs
         if stop:
-            remove_state(out)
+            forget(out)
         else:
             save_state(state, out, plan.record)
-        mean = float(total) / options.steps
-        yield EpochDone(epoch, options.epochs, mean, scores, best, stop, time.perf_counter() - started)
+        yield done
         if stop:
             return
 
 
-def _step(
-    network: UNetPlusPlus, optimizer: torch.optim.Optimizer, image: Tensor, target: Tensor, options: TrainOptions
-) -> Tensor:
-    """Loss of one batch, after the weights have taken one step against it."""
-    device = image.device.type
-    if image.ndim == 4:
-        image = image.contiguous(memory_format=torch.channels_last)
-    half = options.precision == "bf16" or (options.precision == "auto" and device == "cuda")
-    with torch.autocast(device, dtype=torch.bfloat16, enabled=half):
-        logits = network(image)
-    loss = deep_supervision_loss([head.float() for head in logits], target)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    return loss.detach()
+def _fitting_step(
+    network: UNetPlusPlus,
+    optimizer: torch.optim.Optimizer,
+    batch: tuple[Tensor, Tensor],
+    weights: Tensor,
+    options: TrainOptions,
+    parts: int,
+) -> tuple[Tensor, int]:
+    """Loss of a step, and in how many parts it fitted; a device out of memory is asked again for half as much."""
+    device = weights.device
+    image, target = (tensor.to(device, non_blocking=True) for tensor in batch)
+    while True:
+        try:
+            return take_step(network, optimizer, image, target, weights, options, parts), parts
+        except torch.OutOfMemoryError:
+            if parts >= len(image):
+                raise TrainingError(
+                    f"{device} has too little memory for one patch of {options.patch}; choose a smaller patch, or train on the CPU"
+                ) from None
+            optimizer.zero_grad(set_to_none=True)
+            torch.cuda.empty_cache()
+            parts = min(2 * parts, len(image))
 
 
-def _rate(options: TrainOptions, step: int) -> float:
-    """Learning rate of a step counted from the start of the run."""
-    if options.schedule == "constant":
-        return options.learning_rate
-    total = options.epochs * options.steps
-    warm = max(1, round(WARM_UP * total))
-    if step < warm:
-        return options.learning_rate * (step + 1) / warm
-    return options.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
-
-
-def _seed(seed: int, epoch: int, step: int) -> int:
-    """A seed of 63 bits for one step; distinct for all (epoch, step) below 2**20 each."""
-    return (seed * 0x9E3779B97F4A7C15 + (epoch << 20) + step) & 0x7FFF_FFFF_FFFF_FFFF
-
-
-def _start_network(plan: Plan, seed: int) -> UNetPlusPlus:
+def _start_network(plan: Plan) -> UNetPlusPlus:
     """Network to start from: the parent's weights, or He-normal ones out of the seed."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(plan.options.seed)
         network = UNetPlusPlus(plan.spec)
     if plan.parent is not None:
         network.load_state_dict({k: v.cpu() for k, v in plan.parent.network.state_dict().items()})
@@ -196,11 +220,19 @@ def _start_network(plan: Plan, seed: int) -> UNetPlusPlus:
 
 def _model(plan: Plan, network: UNetPlusPlus, device: torch.device, scores: Scores, state: RunState) -> Model:
     levels = {d: scores[f"L{d}"]["iou"] for d in plan.spec.heads}
-    training = {**plan.record, "epoch": state.epoch, "seconds": round(state.seconds, 1)}
+    parent = plan.parent.card.name if plan.parent is not None else None
+    training = {
+        **plan.record,
+        "parent_name": parent,
+        "batch": state.batch,
+        "epoch": state.epoch,
+        "seconds": round(state.seconds, 1),
+    }
+    before = {"validation, parent": state.before} if state.before is not None else {}
     card = replace(
         plan.card,
         training=json.loads(json.dumps(training)),
-        scores={**plan.card.scores, "validation": scores},
+        scores={**plan.card.scores, **before, "validation": scores},
         recommended_level=advised_level(levels),
     )
     return Model(plan.spec, network, plan.intensity, card, device)

@@ -1,0 +1,116 @@
+"""A folder of corrections on a disk that may be full, read-only or used by somebody else.
+
+Decides, in this order: what is ours, who may paint (`Hold`), in which words the disk's and a folder's faults are told, and
+how values become JSON (`plain`).
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import sys
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import IO, TYPE_CHECKING, Any
+
+from napari_unetpp.box import Box
+from napari_unetpp.model.card import ClassInfo
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+KEY = "napari-unetpp-corrections"  # of the root's attributes; a folder without it is not ours
+SUFFIX = ".corrections.zarr"
+_TAKEN = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK}  # how systems say that another holds it
+
+
+class CorrectionsError(ValueError):
+    """The folder holds no corrections, is damaged, does not fit or is in use; one line for the user."""
+
+
+def is_corrections(path: Path) -> bool:
+    """Whether the folder was made by `create_corrections`, going by its attributes alone."""
+    try:
+        root = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
+        return "unpainted" in root["attributes"][KEY]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+class Hold:
+    """The right to paint on a folder; one at a time has it. The system takes it from a process that ends in any way.
+
+    Raises
+    ------
+    CorrectionsError
+        Where another has it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file: IO[bytes] | None = None
+        with disk(path):
+            file = (path / ".lock").open("ab")
+        try:
+            _lock(file)
+        except OSError as error:
+            file.close()
+            if error.errno in _TAKEN:
+                raise CorrectionsError(
+                    f"{path} is being painted on in another window or program; close it there first"
+                ) from None
+            return  # a network drive without locks: better without than not at all
+        self._file = file
+
+    @property
+    def held(self) -> bool:
+        """Whether it was not given back."""
+        return not self._released
+
+    _released = False
+
+    def release(self) -> None:
+        """Give it back; more than once is fine."""
+        self._released = True
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def _lock(file: IO[bytes]) -> None:
+    if sys.platform == "win32":
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def damaged(path: Path, what: str) -> CorrectionsError:
+    """The error for a folder of which a part is missing or unreadable."""
+    line = " ".join(what.split())
+    return CorrectionsError(f"corrections at {path} are damaged ({line}); take a copy back, or make new ones elsewhere")
+
+
+@contextmanager
+def disk(path: Path, *, there: bool = True) -> Iterator[None]:
+    """Errors of the disk as one line that names the folder; also where the folder is gone, which zarr would make anew."""
+    try:
+        if there and not (path / "zarr.json").is_file():
+            raise FileNotFoundError(errno.ENOENT, "the folder was moved or deleted")
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(error.errno, f"cannot save corrections: {reason}", str(path)) from error
+
+
+def plain(value: Any) -> Any:
+    """Classes, boxes and what holds them as JSON keeps them."""
+    if isinstance(value, ClassInfo):
+        return asdict(value)
+    if isinstance(value, Box):
+        return [list(value.start), list(value.stop)]
+    return [plain(entry) for entry in value] if isinstance(value, tuple | list) else value
