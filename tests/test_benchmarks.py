@@ -115,6 +115,13 @@ def test_levels(repository, tmp_path):
     assert set(content["cases"]) == {"fast-fp32", "fast-fp32-L3", "fast-fp32-L2", "fast-fp32-L1"}
 
 
+def test_training(repository, tmp_path):
+    content = run(repository, tmp_path, "training")
+    assert {"all", "decoder", "heads", "all, patches ready"} <= set(content["cases"])
+    assert content["cases"]["all"]["busy"]["median"] > 0
+    assert content["memory"]["data_mib"] == pytest.approx(1.0)
+
+
 def test_memory(repository, tmp_path):
     content = run(repository, tmp_path, "memory", "--only", "slice fast-fp32|stack-64 fast-fp32")
     if not Path("/proc/self/clear_refs").exists():

@@ -101,7 +101,7 @@ def count_tile(
     # The label to be counted; None is any above 0.
     classes: list[int | None] = [None] if channels == 1 else [*range(1, channels)]
     found = [np.zeros((len(compared(store)), len(classes), COUNTS), np.int64) for _ in others]
-    for piece in _pieces(box, store):
+    for piece in pieces(box, store):
         labels = _labels(store, piece, threshold)
         for counts, other in zip(found, others, strict=True):
             truth, ignore = (labels[len(store.levels) - 1], None) if other is None else _truth(other, piece)
@@ -185,7 +185,7 @@ def _truth(reference: Reference, box: Box) -> tuple[NDArray[Any], NDArray[np.boo
     return labels.astype(np.int64) - 1, ignore
 
 
-def _pieces(box: Box, store: PredictionStore) -> Iterator[Box]:
+def pieces(box: Box, store: PredictionStore) -> Iterator[Box]:
     """The box in parts of about `PIECE` voxels, cut where chunks end so that none is read twice."""
     if box.size <= PIECE:
         yield box
@@ -199,5 +199,5 @@ def _pieces(box: Box, store: PredictionStore) -> Iterator[Box]:
         return
     stop, start = list(box.stop), list(box.start)
     stop[axis] = start[axis] = box.start[axis] + in_chunks[axis] // 2 * chunks[axis]
-    yield from _pieces(Box(box.start, tuple(stop)), store)
-    yield from _pieces(Box(tuple(start), box.stop), store)
+    yield from pieces(Box(box.start, tuple(stop)), store)
+    yield from pieces(Box(tuple(start), box.stop), store)
