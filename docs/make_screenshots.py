@@ -160,6 +160,61 @@ def compare() -> None:
     grab("compare")
 
 
+def correct() -> None:
+    """Corrections that began with a level, with a stroke, a reviewed slice and a doubtful region."""
+    session = Session()
+    session.open_sample("Synthetic EM")
+    session.viewer.dims.set_current_step(0, 7)
+    session.run(session.segment("em-boundaries"))
+    dock = session.open_dock("Correct")
+    dock.form.folder.setText(tempfile.mkdtemp())
+    wait_until(dock.make_button.isEnabled)
+    click(dock.make_button)
+    wait_until(lambda: dock.opened is not None and dock.job is None)
+    layer = dock.opened.layer
+    layer.brush_size = 5
+    for step in range(30):
+        layer.paint((7, 60 + step, 40 + 2 * step), 1)
+    click(dock.review.mark_button)
+    session.viewer.dims.set_current_step(0, 8)
+    wait_until(lambda: "slice" in dock.review.counted.text() and not dock.review.counting.busy)
+    click(dock.tour.next_button)
+    wait_until(lambda: " of " in dock.tour.text.text() and dock.job is None)
+    grab("correct")
+
+
+def train() -> None:
+    """While a model learns that membranes can be bright, and afterwards."""
+    import numpy as np
+
+    session = Session()
+    image = session.open_sample("Synthetic EM")
+    labels = session.viewer.layers[1]
+    bright = session.viewer.add_image(255 - np.asarray(image.data), name="bright membranes", scale=image.scale)
+    image.visible = labels.visible = False
+    session.viewer.layers.selection.active = bright
+    session.viewer.dims.set_current_step(0, 7)
+    session.segment("em-boundaries")
+    dock = session.open_dock("Train")
+    wait_until(lambda: dock.form.start.count() > 0)
+    box = dock.pair_box
+    box.image.setCurrentText(bright.name)
+    box.label.setCurrentText(labels.name)
+    click(box.add_button)
+    wait_until(lambda: len(box.facts) == 1)
+    dock.form.start.setCurrentText("em-boundaries")
+    dock.form.patch.setValue(64)
+    dock.form.batch.setValue(4)
+    click(dock.plan_button)
+    wait_until(lambda: dock.state in ("planned", "failed") and dock.job is None)
+    grab("plan")
+    click(dock.start_button)
+    wait_until(lambda: dock.run is not None and dock.run.training.epochs_done == 6)
+    grab("train")
+    wait_until(lambda: dock.state in ("done", "failed") and dock.job is None)
+    grab("trained")
+
+
 def models() -> None:
     """The Models dock with a card."""
     session = Session()
@@ -204,7 +259,7 @@ def error() -> None:
     grab("error")
 
 
-PICTURES = {f.__name__: f for f in (live, segment, light, views, compare, models, large, error)}
+PICTURES = {f.__name__: f for f in (live, segment, light, views, compare, correct, train, models, large, error)}
 
 
 if __name__ == "__main__":
@@ -214,6 +269,7 @@ if __name__ == "__main__":
             subprocess.run([sys.executable, __file__, name], check=True)
     else:
         with tempfile.TemporaryDirectory() as settings:
+            os.environ["NAPARI_UNETPP_HOME"] = settings  # what is trained here is nobody's model
             os.environ["NAPARI_CONFIG"] = str(Path(settings) / "settings.yaml")
             PICTURES[sys.argv[1]]()
         os._exit(0)  # without asking whether to save anything

@@ -132,8 +132,8 @@ def test_presets_and_fine_tuning(run, here):
 
 def test_ctrl_c_and_resume_end_in_the_same_weights(run_alone, here):
     arguments = ("train", *PAIR, *NEW, *QUICK, "--epochs", "30", "--patience", "30", "--json")
-    # start, and a batch and an epoch line per epoch
-    stopped = run_alone(*arguments, "-o", "new.safetensors", interrupt_after=5)
+    # start, started, and two batches and an epoch line per epoch
+    stopped = run_alone(*arguments, "-o", "new.safetensors", interrupt_after=7)
     assert stopped.code == 130, stopped.err
     assert "--resume" in stopped.err
     assert len(stopped.error_lines) == 1
@@ -202,8 +202,8 @@ def test_killed_and_resumed_ends_in_the_same_weights(run, run_alone, here):
     """kill -9 costs at most the epoch that was under way."""
     arguments = ("train", *PAIR, *NEW, *QUICK, "--steps", "12", "--epochs", "4", "--json")
     assert run(*arguments, "-o", "whole.safetensors").code == 0
-    # start, started, two batches, epoch: killed in the second epoch, or later if the kill comes late
-    killed = run_alone(*arguments, "-o", "cut.safetensors", interrupt_after=6, send=signal.SIGKILL)
+    # start, started, 12 batches, epoch: killed in the second epoch, or later if the kill comes late
+    killed = run_alone(*arguments, "-o", "cut.safetensors", interrupt_after=17, send=signal.SIGKILL)
     assert killed.code == -signal.SIGKILL
     assert (here / "cut.safetensors.training").exists()
     load_model(here / "cut.safetensors", "cpu")
@@ -219,8 +219,8 @@ def test_fine_tuning_tells_before_and_after(run, here):
     done = run(*arguments, "--foreground", "2", "--trainable", "decoder", "--balance", "--batch", "0", "--json")
     assert done.code == 0
     kinds = [event["event"] for event in done.events]
-    assert kinds == ["start", "started", "batch", "epoch", "compared", "result"]
-    start, started, _, epoch, compared, result = done.events
+    assert kinds == ["start", "started", "batch", "batch", "epoch", "compared", "result"]
+    start, started, _, _, epoch, compared, result = done.events
     assert start["annotated"]["training"].keys() == {"background", "cell"}
     assert started["before"].keys() == {"L1", "L2", "ensemble"}
     rows = {(row["part"], row["level"]): row for row in compared["rows"]}

@@ -49,7 +49,7 @@ def test_it_learns_and_says_so(tmp_path):
     assert max(e.scores["L2"]["iou"] for e in epochs) > 0.7
     assert {*epochs[0].scores} == {"L1", "L2", "ensemble"}
     steps = [e.step for e in events if isinstance(e, BatchDone) and e.epoch == 0]
-    assert steps == [10, 15]
+    assert steps == [*range(1, 16)]  # on a CPU, where nothing has to wait for it
     model = load_model(tmp_path / "a.safetensors")
     best = max((e for e in epochs if e.best), key=lambda e: e.epoch)
     assert model.card.scores["validation"] == best.scores

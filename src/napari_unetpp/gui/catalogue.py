@@ -61,7 +61,7 @@ def look_around() -> Generator[Catalogue]:
     """The models of the zoo and the devices that torch finds, as one event; then the first model is loaded."""
     from napari_unetpp.model.zoo import DEFAULT_MODEL, model_entries
 
-    models = tuple(_choice(entry.name, entry.path) for entry in model_entries())
+    models = tuple(model_choice(entry.name, entry.path) for entry in model_entries())
     yield Catalogue(models, find_devices())
     for choice in models:
         if choice.name == DEFAULT_MODEL and not choice.problem:
@@ -79,7 +79,8 @@ def _sha256_of(path: Path, _modified: int, _size: int) -> str:
     return file_sha256(path)
 
 
-def _choice(name: str, path: Path) -> ModelChoice:
+def model_choice(name: str, path: Path) -> ModelChoice:
+    """What is known of a model file without loading it; an unreadable one is offered with its problem."""
     from napari_unetpp.model.checkpoint import read_header
 
     try:

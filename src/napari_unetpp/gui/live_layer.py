@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import numpy as np
 from napari.utils import DirectLabelColormap
 from napari.utils.transforms import Affine
+from qtpy.QtCore import QTimer
 
 from napari_unetpp._image_axes import in_image_axes
 from napari_unetpp.gui.comparison import ENSEMBLE
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from napari_unetpp.stacks import Stack
 
 LIVE_KEY = "napari-unetpp live"  # in the metadata of the layer
+DRAWN_MS = 500  # after which a layer that became visible has been drawn
 LARGEST_PLANE = 2048**2  # voxels of a plane that is drawn as a whole
 
 
@@ -46,8 +50,8 @@ class LiveLayer:
     layer : Labels or None
     """
 
-    def __init__(self, viewer: Viewer) -> None:
-        self._viewer = viewer
+    def __init__(self, viewer: Viewer, title: str = "live") -> None:
+        self._viewer, self._title = viewer, title
         self.layer: Labels | None = None
         self._looked: Looked | None = None
         self._classes: Sequence[ClassInfo] = ()
@@ -121,8 +125,15 @@ class LiveLayer:
     def remove(self) -> None:
         layer = self.layer
         self.forget()
-        if layer is not None and layer in self._viewer.layers:
+        if layer is None or layer not in self._viewer.layers:
+            return
+        if layer.visible:
             self._viewer.layers.remove(layer)
+        else:
+            # napari 0.9.2 draws from freed memory, and crashes, when a Labels layer was removed while it was hidden and
+            # another one comes. It is empty by now, so it can be drawn once more.
+            layer.visible = True
+            QTimer.singleShot(DRAWN_MS, partial(_remove, ref(self._viewer), ref(layer)))
 
     def forget(self) -> None:
         """The layer is gone already."""
@@ -160,7 +171,7 @@ class LiveLayer:
         with selection_kept(self._viewer):
             self.layer = self._viewer.add_labels(
                 self._data(image, axes, stack, view),
-                name=f"{image.name} live",
+                name=f"{image.name} {self._title}",
                 colormap=self._colormap(),
                 opacity=OPACITY,
                 metadata={LIVE_KEY: True},
@@ -178,3 +189,9 @@ class LiveLayer:
         else:
             colors = {number: info.color for number, info in enumerate(self._classes) if number > 0}
         return DirectLabelColormap(color_dict={None: "transparent", 0: "transparent", **colors})
+
+
+def _remove(viewer: ref[Viewer], layer: ref[Labels]) -> None:
+    there, gone = viewer(), layer()
+    if there is not None and gone in there.layers:
+        there.layers.remove(gone)

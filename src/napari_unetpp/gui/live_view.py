@@ -167,8 +167,8 @@ class LiveView(QObject):
             self._on_moved()
         else:
             self._stop()
-            self._hide()
             self.layer.remove()
+            self._hide()
             self.told.emit("")
 
     def suspend(self) -> None:

@@ -140,8 +140,8 @@ class Corrections:
         """Which voxels of a box a person has painted."""
         labels = np.asarray(self.labels[box.slices])
         if self.unpainted == "ignore":
-            return np.not_equal(labels, 0)
-        return np.not_equal(labels, np.asarray(self.proposal[box.slices]))
+            return np.asarray(labels != 0, bool)
+        return np.asarray(labels != np.asarray(self.proposal[box.slices]), bool)
 
     def in_review(self, box: Box) -> NDArray[np.bool_]:
         """Which voxels of a box were reviewed."""

@@ -8,18 +8,13 @@ from __future__ import annotations
 
 import errno
 import json
-import sys
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import IO, TYPE_CHECKING, Any
 
+from napari_unetpp._locks import lock
 from napari_unetpp.box import Box
 from napari_unetpp.model.card import ClassInfo
-
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +22,6 @@ if TYPE_CHECKING:
 
 KEY = "napari-unetpp-corrections"  # of the root's attributes; a folder without it is not ours
 SUFFIX = ".corrections.zarr"
-_TAKEN = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK}  # how systems say that another holds it
 
 
 class CorrectionsError(ValueError):
@@ -56,14 +50,12 @@ class Hold:
         self._file: IO[bytes] | None = None
         with disk(path):
             file = (path / ".lock").open("ab")
-        try:
-            _lock(file)
-        except OSError as error:
+        ours = lock(file)
+        if ours is False:
             file.close()
-            if error.errno in _TAKEN:
-                raise CorrectionsError(
-                    f"{path} is being painted on in another window or program; close it there first"
-                ) from None
+            raise CorrectionsError(f"{path} is being painted on in another window or program; close it there first")
+        if ours is None:
+            file.close()
             return  # a network drive without locks: better without than not at all
         self._file = file
 
@@ -80,13 +72,6 @@ class Hold:
         if self._file is not None:
             self._file.close()
             self._file = None
-
-
-def _lock(file: IO[bytes]) -> None:
-    if sys.platform == "win32":
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-    else:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def damaged(path: Path, what: str) -> CorrectionsError:

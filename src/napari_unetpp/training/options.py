@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from napari_unetpp.training.pairs import Unpainted
 
-AUTOMATIC_BATCH = 16  # more patches a step make few steps of few annotations
+AUTOMATIC_BATCH = 8  # more patches a step make few steps of few annotations
 Trainable = Literal["all", "decoder", "heads"]
 
 

@@ -32,7 +32,7 @@ _TIMED = 3  # steps
 
 
 def choose_batch(spec: NetworkSpec, options: TrainOptions) -> int:
-    """The largest of 16, 8, 4, 2 and 1 patches whose step fits into half of the memory that is free on the device."""
+    """The largest of 8, 4, 2 and 1 patches whose step fits into half of the memory that is free on the device."""
     device = choose_device(options.device)
     network = UNetPlusPlus(spec, initialise=False)
     freeze(network, options.trainable)

@@ -139,6 +139,7 @@ def _run(
         str(device), state.batch, state.epoch, state.before, tuple(EpochDone(**epoch) for epoch in state.history)
     )
     weights = class_weights(plan.training.counts.tolist(), options.balance).to(device)
+    every = 1 if device.type == "cpu" else 10  # steps: reading a number off a card makes the card wait
     parts = 1
     for epoch in range(state.epoch, options.epochs):
         started = time.perf_counter()
@@ -149,7 +150,7 @@ def _run(
                 group["lr"] = rate(options, epoch * options.steps + step)
             loss, parts = _fitting_step(network, optimizer, (image, target), weights, options, parts)
             total += loss
-            if step % 10 == 9 or step + 1 == options.steps:  # reading a number off the device makes it wait
+            if step % every == every - 1 or step + 1 == options.steps:
                 value = float(loss)
                 if not math.isfinite(value):
                     raise TrainingError(
