@@ -190,7 +190,13 @@ def train() -> None:
     session = Session()
     image = session.open_sample("Synthetic EM")
     labels = session.viewer.layers[1]
-    bright = session.viewer.add_image(255 - np.asarray(image.data), name="bright membranes", scale=image.scale)
+    bright = session.viewer.add_image(
+        255 - np.asarray(image.data),
+        name="bright membranes",
+        scale=image.scale,
+        units=image.units,
+        axis_labels=image.axis_labels,
+    )
     image.visible = labels.visible = False
     session.viewer.layers.selection.active = bright
     session.viewer.dims.set_current_step(0, 7)
@@ -209,9 +215,11 @@ def train() -> None:
     wait_until(lambda: dock.state in ("planned", "failed") and dock.job is None)
     grab("plan")
     click(dock.start_button)
-    wait_until(lambda: dock.run is not None and dock.run.training.epochs_done == 6)
+    live = dock.view.live
+    wait_until(lambda: dock.run is not None and dock.run.training.epochs_done >= 5 and live.reached == 4)
     grab("train")
     wait_until(lambda: dock.state in ("done", "failed") and dock.job is None)
+    wait_until(lambda: "bright membranes live" in session.viewer.layers)
     grab("trained")
 
 

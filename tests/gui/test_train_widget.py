@@ -298,6 +298,12 @@ def test_the_view_shows_the_best_weights_while_they_are_trained(viewer, ready, q
     plan(dock, qtbot)
     press(dock, dock.start_button, qtbot, "training")
     qtbot.waitUntil(lambda: "cells training preview" in [x.name for x in viewer.layers], timeout=60_000)
+    layer, live = viewer.layers["cells training preview"], dock.view.live
+    with qtbot.waitSignal(dock.run.better, timeout=60_000):  # better weights do not make it flicker
+        pass
+    qtbot.waitUntil(lambda: live.reached is None or not live.computing, timeout=30_000)
+    qtbot.waitUntil(lambda: live.reached is not None, timeout=30_000)
+    assert layer in viewer.layers
     dock.view_row.shown.setChecked(False)
     assert "cells training preview" not in [x.name for x in viewer.layers]
     press(dock, dock.discard_button, qtbot)

@@ -58,10 +58,11 @@ class LiveLayer:
         self._contour = 0
         self._moves = False
 
-    def begin(self, classes: Sequence[ClassInfo]) -> None:
-        """Another image or model: what was shown is not of it."""
+    def begin(self, classes: Sequence[ClassInfo], *, stay: bool = False) -> None:
+        """Another image or model: what was shown is not of it, and goes unless it may `stay` and has the same classes."""
+        if not stay or tuple(classes) != tuple(self._classes):
+            self.remove()
         self._classes = classes
-        self.remove()
 
     def show(self, image: Image, axes: str, stack: Stack, looked: Looked) -> None:
         """Draw an answer over its image; the layer is made with the first that holds a label.

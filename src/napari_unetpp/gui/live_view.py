@@ -62,6 +62,8 @@ class LiveView(QObject):
     layer : LiveLayer
     reached : int or "ensemble" or None
         Level that all of the preview shows by now.
+    steady : bool
+        Under another model of the same classes, go on to show what the last one said until the new one has said it.
     """
 
     busy = Signal()  # again and again while it computes: others should leave it a core
@@ -74,6 +76,7 @@ class LiveView(QObject):
         self.viewer = viewer
         self.layer = LiveLayer(viewer)
         self.reached: Level | None = None
+        self.steady = False
         self._enabled, self._suspended = True, False
         self._subject = Subject()
         self._comparison: HeadComparison | None = None
@@ -113,21 +116,21 @@ class LiveView(QObject):
             self._session = None
             self._hide()
         elif self._session is None or replace(before, level=0) != replace(subject, level=0):
-            self._begin()
+            self._begin(stay=self.steady and before.image is subject.image)
         if self._session is not None:
             self._session.store = store
             self._session.wanted = None  # what is stored may have changed
         self._on_moved()
 
-    def _begin(self) -> None:
-        """Forget what was answered: it is of another image or model."""
+    def _begin(self, *, stay: bool) -> None:
+        """Forget what was answered, and unless it may stay what is shown: it is of another image or model."""
         image, model = self._subject.image, self._subject.model
         assert image is not None
         assert model is not None
         assert model.header is not None
         self._stop()
         self._session = LiveSession(stack_from_layer(image, self._subject.axes), model.path, self._subject.device)
-        self.layer.begin(model.header.card.classes[: model.header.spec.classes])
+        self.layer.begin(model.header.card.classes[: model.header.spec.classes], stay=stay)
         self.told.emit("")
 
     def _on_data(self, _event: object = None) -> None:

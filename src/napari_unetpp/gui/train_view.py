@@ -49,6 +49,7 @@ class TrainingView(QObject):
         self.viewer, self._dock = viewer, dock
         self.live = LiveView(viewer, self)
         self.live.layer = LiveLayer(viewer, "training preview")
+        self.live.steady = True
         self.live.told.connect(self.told)
         self.live.removed.connect(self.removed)
         self.comparison: HeadComparison | None = None
