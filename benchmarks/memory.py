@@ -99,11 +99,11 @@ def _measure(name: str, arguments: Any) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         run = _prepared(name, arguments, Path(folder))
         gc.collect()
-        _give_back_free_memory()
-        base = _status_kib("VmRSS")
+        give_back_free_memory()
+        base = status_kib("VmRSS")
         CLEAR.write_text("5")
         sample, _ = harness.timed(run)
-        peak = _status_kib("VmHWM")
+        peak = status_kib("VmHWM")
     return {
         "peak_mib": (peak - base) / 1024,
         "base_mib": base / 1024,
@@ -147,14 +147,14 @@ def _about(name: str, arguments: Any) -> dict[str, Any]:
     return {"network": network, "memory_bound_mib": arguments.memory}
 
 
-def _status_kib(key: str) -> int:
+def status_kib(key: str) -> int:
     found = re.search(rf"^{key}:\s+(\d+) kB", STATUS.read_text(), re.MULTILINE)
     if found is None:
         raise RuntimeError(f"{STATUS} names no {key}")
     return int(found[1])
 
 
-def _give_back_free_memory() -> None:
+def give_back_free_memory() -> None:
     """Free memory that the allocator kept would hide as much of the peak."""
     try:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
