@@ -138,7 +138,7 @@ def table(runs: list[dict], unadapted: dict[str, float], level: str) -> str:
 def main() -> None:
     parser = _harness.parser(__doc__)
     parser.add_argument("data", type=Path, help="folder with images.tif and labels.tif")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--counts", type=int, nargs="+", default=[1, 2, 4, 8])
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -150,7 +150,7 @@ def main() -> None:
     kept.setdefault("options", OPTIONS.to_json())
     kept.setdefault("unadapted", scores(load_model("em-boundaries", "cpu"), image, labels))
     runs = kept.setdefault("runs", [])
-    for seed in range(given.seeds):
+    for seed in given.seeds:
         for count in given.counts:
             for start in ("fine-tuned", "from scratch"):
                 for share in (1, PAINTED):
@@ -160,7 +160,7 @@ def main() -> None:
                     runs.append(run(image, labels, *key))
                     path.write_text(json.dumps(kept, indent=1) + "\n")
                     print(json.dumps(runs[-1]), flush=True)
-    for level in ("L4", "ensemble"):
+    for level in ("L3", "L4", "ensemble"):
         print("\n" + table(runs, kept["unadapted"], level))
     spent = [entry["cpu_s"] for entry in runs]
     print(f"\nprocessor seconds a run: {min(spent):.0f} to {max(spent):.0f}")

@@ -40,6 +40,7 @@ def test_every_level_and_the_ensemble(run, here, predicted):
     assert [row["level"] for row in result["scores"]] == ["L1", "L2", "ensemble"]
     assert set(result["scores"][0]) >= {
         "iou",
+        "background_iou",
         "dice",
         "f1",
         "f2",

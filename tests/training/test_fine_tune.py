@@ -277,6 +277,17 @@ def test_labels_that_teach_nothing_are_refused(tmp_path, labels, more, says):
     assert not list(tmp_path.iterdir())
 
 
+def test_images_that_cannot_be_learnt_from_are_refused(tmp_path):
+    broken = np.zeros((6, 48, 48), np.float32)
+    broken[:, 3, 3] = np.nan
+    labels = blobs().label
+    tiny = noise((1, 24, 24))
+    for pair, says in ((Pair(open_stack(broken, axes="zyx"), labels), "NaN"), (tiny, "too small")):
+        with pytest.raises(ValueError, match=says):
+            train(SPEC, [pair], FAST, tmp_path / "a.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
 def test_data_at_hand_are_found_again(tmp_path, monkeypatch):
     monkeypatch.setattr(at_hand, "user_folder", lambda: tmp_path / "models")
     image, label, gone = tmp_path / "i.tif", tmp_path / "l.tif", tmp_path / "gone.tif"

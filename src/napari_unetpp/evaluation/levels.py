@@ -54,6 +54,7 @@ class LevelScore:
         return {
             "level": self.level,
             "iou": c.iou,
+            "background_iou": c.background_iou,
             "dice": c.dice,
             "f1": c.f1,
             "f2": c.f2,

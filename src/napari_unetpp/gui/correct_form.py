@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QSignalBlocker, Signal
-from qtpy.QtWidgets import QFileDialog, QFormLayout, QGroupBox, QHBoxLayout, QLabel, QLineEdit, QToolButton, QWidget
+from qtpy.QtWidgets import QFileDialog, QGroupBox, QHBoxLayout, QLineEdit, QToolButton, QWidget
 
 from napari_unetpp.gui.comparison import Level, level_name
 from napari_unetpp.gui.correct_work import default_folder, kept_in, user_corrections
-from napari_unetpp.gui.fields import breakable, combo_box, note_label
+from napari_unetpp.gui.fields import breakable, combo_box, note_label, rows
 from napari_unetpp.gui.image_layer import check_axes, suggest_axes
-from napari_unetpp.gui.segment_form import LABEL_WIDTH
 from napari_unetpp.training.corrections import is_corrections
 
 if TYPE_CHECKING:
@@ -73,26 +72,20 @@ class CorrectForm(QGroupBox):
         folder.setSpacing(4)
         folder.addWidget(self.folder)
         folder.addWidget(self.browse)
-        self._form = QFormLayout(self)
-        self._form.setContentsMargins(6, 6, 6, 8)
-        self._form.setHorizontalSpacing(4)
-        self._form.setVerticalSpacing(5)
-        self._form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        rows = (
+        named = [
             ("Layer", self.image),
             ("Axes", self.axes),
             ("Start", self.start),
             ("Unpainted", self.unpainted),
             ("Kept in", folder),
-        )
+        ]
+        form = rows(self, named)
+        form.setContentsMargins(6, 6, 6, 8)
+        form.addRow(self.note)
         self._rows: dict[str, tuple[QWidget, ...]] = {}
-        for text, field in rows:
-            label = QLabel(text)
-            label.setMinimumWidth(LABEL_WIDTH)
-            self._form.addRow(label, field)
+        for text, field in named:
             fields = (self.folder, self.browse) if field is folder else (field,)
-            self._rows[text] = (label, *fields)
-        self._form.addRow(self.note)
+            self._rows[text] = (form.labelForField(field), *fields)
 
     # What is offered
 

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QComboBox, QLabel, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QFormLayout, QGroupBox, QLabel, QSizePolicy, QVBoxLayout, QWidget
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+LABEL_WIDTH = 50  # of the longest label in napari's font, so that the groups have one column
 
 
 def combo_box(tooltip: str) -> QComboBox:
@@ -25,6 +31,28 @@ def stacked(field: QWidget, note: QLabel) -> QVBoxLayout:
     layout.addWidget(field)
     layout.addWidget(note)
     return layout
+
+
+def group(title: str, fields: Sequence[tuple[str, Any]]) -> tuple[QGroupBox, QFormLayout]:
+    """A titled box of rows, and the rows."""
+    box = QGroupBox(title)
+    form = rows(box, fields)
+    form.setContentsMargins(6, 6, 6, 8)
+    return box, form
+
+
+def rows(parent: QWidget, fields: Sequence[tuple[str, Any]]) -> QFormLayout:
+    """Rows of a name and a field or layout, their names in one column in all docks."""
+    form = QFormLayout(parent)
+    form.setContentsMargins(0, 0, 0, 0)
+    form.setHorizontalSpacing(4)
+    form.setVerticalSpacing(5)
+    form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+    for label, field in fields:
+        name = QLabel(label)
+        name.setMinimumWidth(LABEL_WIDTH)
+        form.addRow(name, field)
+    return form
 
 
 def note_label() -> QLabel:

@@ -15,17 +15,14 @@ from napari.layers import Image, Shapes
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import (
     QFileDialog,
-    QFormLayout,
-    QGroupBox,
     QHBoxLayout,
-    QLabel,
     QLineEdit,
     QToolButton,
     QVBoxLayout,
     QWidget,
 )
 
-from napari_unetpp.gui.fields import breakable, combo_box, note_label, stacked
+from napari_unetpp.gui.fields import breakable, combo_box, group, note_label, stacked
 from napari_unetpp.gui.image_layer import check_axes, suggest_axes
 
 if TYPE_CHECKING:
@@ -33,7 +30,6 @@ if TYPE_CHECKING:
     from napari_unetpp.gui.preferences import Preferences
 
 WHOLE, SLICE, SCREEN = "stack", "slice", "screen"
-LABEL_WIDTH = 50  # of the longest label in napari's font, so that the groups have one column
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,17 +124,7 @@ class SegmentForm(QWidget):
             ],
         }
         for title, widgets in rows.items():
-            box = QGroupBox(title)
-            form = QFormLayout(box)
-            form.setContentsMargins(6, 6, 6, 8)
-            form.setHorizontalSpacing(4)
-            form.setVerticalSpacing(5)
-            form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-            for label, widget in widgets:
-                name = QLabel(label)
-                name.setMinimumWidth(LABEL_WIDTH)
-                form.addRow(name, widget)
-            layout.addWidget(box)
+            layout.addWidget(group(title, widgets)[0])
 
     def _connect(self) -> None:
         self.image.currentIndexChanged.connect(self._on_image)

@@ -16,8 +16,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_unetpp.gui.fields import combo_box, note_label, stacked
-from napari_unetpp.gui.train_fields import group, number_box, rows
+from napari_unetpp.gui.fields import combo_box, group, note_label, rows, stacked
+from napari_unetpp.gui.train_fields import number_box
 from napari_unetpp.model.presets import PRESET_NAMES
 
 TRAINABLE = {"all": "everything", "decoder": "decoder and heads", "heads": "heads only"}

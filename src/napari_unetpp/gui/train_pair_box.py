@@ -22,10 +22,9 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_unetpp.gui.fields import combo_box, note_label, stacked
+from napari_unetpp.gui.fields import combo_box, note_label, rows, stacked
 from napari_unetpp.gui.image_layer import suggest_axes
 from napari_unetpp.gui.jobs import Job, JobError
-from napari_unetpp.gui.train_fields import rows
 from napari_unetpp.gui.train_labels import PairFacts, facts_text, look_at_pair
 from napari_unetpp.gui.train_pair_list import PairList
 from napari_unetpp.gui.train_pairs import (
