@@ -83,26 +83,68 @@ def show_model(
 @app.command("import")
 @reported
 def import_model(
-    file: Annotated[Path, typer.Argument(help="A model file (.safetensors) of napari-unetpp.")],
+    file: Annotated[
+        Path, typer.Argument(help="A model file, or a checkpoint of another package (.pth, .safetensors).")
+    ],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Put it here, and not among the own.")] = None,
     name: Annotated[str | None, typer.Option(help="What to call it; else it is called like its file.")] = None,
+    upsampling: Annotated[
+        str | None, typer.Option(help="Of a checkpoint without weights for it: bilinear-aligned, bilinear or nearest.")
+    ] = None,
+    classes: Annotated[
+        list[str] | None, typer.Option("--class", help="Name of a class of a checkpoint; once for each.")
+    ] = None,
+    intensities: Annotated[
+        str | None,
+        typer.Option(help="Of a checkpoint's input: unit (/ 255), imagenet, imagenet-255, raw, percentile or zscore."),
+    ] = None,
+    heads: Annotated[
+        str | None, typer.Option(help="Of a checkpoint with several: all (deep supervision), last, or mean.")
+    ] = None,
+    slope: Annotated[float | None, typer.Option(help="Of a checkpoint's LeakyReLU; 0 is a ReLU.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check a model file and copy it to the own models."""
+    """Check a model file and copy it to the own models; a known checkpoint of another package becomes a model."""
     if output is not None and name is not None:
         raise BadUsage("--output puts the model where it has no name; give that or --name")
     _check_suffix(output)
+    from napari_unetpp.model.foreign import Asked, add_foreign, import_checkpoint, is_own, save_foreign
+    from napari_unetpp.model.foreign_found import FREE, HEADS, INTENSITIES
+    from napari_unetpp.model.names import safe_name
     from napari_unetpp.model.zoo import add_model, copy_model
 
     say = Output(as_json)
-    if output is not None:
-        path, called = copy_model(file, output), output.stem
-        say.say(f"{path}: the model of {file}")
+    asked = Asked(
+        _one_of("--upsampling", upsampling, FREE),
+        tuple(classes or ()),
+        _one_of("--intensities", intensities, INTENSITIES),
+        _one_of("--heads", heads, HEADS),
+        slope,
+    )
+    imported = None
+    if is_own(file):
+        if asked != Asked():
+            raise BadUsage(
+                f"{file} is a model file, which says everything itself; leave out all but --name or --output"
+            )
+        path = copy_model(file, output) if output is not None else add_model(file, name).path
+    elif output is not None:
+        if output.exists():  # before work that would be in vain
+            raise FileExistsError(f"{output} exists already; choose another name")
+        imported = import_checkpoint(file, asked, safe_name(output.stem))
+        path = save_foreign(imported, output)
     else:
-        entry = add_model(file, name)
-        path, called = entry.path, entry.name
-        say.say(f"{called}: imported from {file}")
-    say.event("result", name=called, path=path)
+        entry, imported = add_foreign(file, name, asked)
+        path = entry.path
+    say.say(f"{path}: the model of {file}" if output is not None else f"{path.stem}: imported from {file}")
+    if imported is None:
+        say.event("result", name=path.stem, path=path)
+        return
+    for key, value in imported.lines.items():
+        say.say(f"{key:18} {value}")
+    for note in imported.notes:
+        say.say(f"note: {note}")
+    say.event("result", name=path.stem, path=path, **_json_names(imported.lines), notes=imported.notes)
 
 
 @app.command("export")
@@ -171,6 +213,16 @@ def delete_own_model(
     path = delete_model(name)
     say.say(f"{name} is deleted")
     say.event("result", name=name, path=path)
+
+
+def _one_of(option: str, value: str | None, choices: tuple[str, ...]) -> Any:
+    if value is not None and value not in choices:
+        raise BadUsage(f"{option} {value} is unknown; use {', '.join(choices)}")
+    return value
+
+
+def _json_names(lines: dict[str, str]) -> dict[str, str]:
+    return {key.replace("-", "_"): value for key, value in lines.items()}
 
 
 def _check_suffix(output: Path | None) -> None:

@@ -42,7 +42,9 @@ def why_not_int8(spec: NetworkSpec) -> str | None:
         return "int8 is there for 2D networks only"
     if "bn-relu-conv" in (spec.block, spec.decoder_block):
         return "int8 needs a ReLU behind every convolution, and blocks of kind bn-relu-conv have it in front"
-    if spec.upsampling.startswith("transposed"):
+    if "conv-in-relu" in (spec.block, spec.decoder_block) or spec.negative_slope:
+        return "int8 is there for BatchNorm and ReLU, not for InstanceNorm or LeakyReLU"
+    if spec.upsampling.startswith(("transposed", "conv1")):
         return f"int8 needs nearest or bilinear up-sampling, and {spec.upsampling} is learned"
     if spec.head != "conv1":
         return f"int8 needs heads of one 1 x 1 convolution, not {spec.head}"

@@ -86,12 +86,18 @@ class Convolution:
     ----------
     before
         Gain and offset per channel of a normalisation in front, followed by a ReLU, or None.
+    slope
+        Of the ReLU below zero.
+    behind
+        Gain, offset (per channel) and epsilon of an InstanceNorm between the convolution and its ReLU, or None.
     """
 
     weight: Tensor
     bias: Tensor
     relu: bool
     before: tuple[Tensor, Tensor] | None = None
+    slope: float = 0.0
+    behind: tuple[Tensor, Tensor, float] | None = None
 
 
 def fold_network(network: UNetPlusPlus) -> Iterator[tuple[str, tuple[Convolution, ...]]]:
@@ -112,16 +118,21 @@ def _fold(block: list[nn.Module]) -> Convolution:
     """A block of one convolution and what surrounds it; dropout does nothing in evaluation."""
     conv: Any = next(layer for layer in block if isinstance(layer, nn.Conv2d | nn.Conv3d))
     norm = next((layer for layer in block if _is_norm(layer)), None)
-    relu = any(isinstance(layer, nn.ReLU) for layer in block)
+    activation = next((layer for layer in block if isinstance(layer, nn.ReLU | nn.LeakyReLU)), None)
+    relu, slope = activation is not None, float(getattr(activation, "negative_slope", 0.0))
     weight = conv.weight.detach().double().cpu()
     bias = weight.new_zeros(len(weight)) if conv.bias is None else conv.bias.detach().double().cpu()
+    instance: Any = next((layer for layer in block if isinstance(layer, nn.InstanceNorm2d | nn.InstanceNorm3d)), None)
+    if instance is not None:  # it measures what the convolution gives, so it cannot be folded
+        gain, offset = (t.detach().double().cpu() for t in (instance.weight, instance.bias))
+        return Convolution(weight, bias, relu, slope=slope, behind=(gain, offset, instance.eps))
     if norm is None:
-        return Convolution(weight, bias, relu)
+        return Convolution(weight, bias, relu, slope=slope)
     gain, offset = _affine(norm)
     if norm is block[0]:  # in front: zeros beyond the border are zeros behind it, so it cannot be folded
-        return Convolution(weight, bias, relu=False, before=(gain, offset))
+        return Convolution(weight, bias, relu=False, before=(gain, offset), slope=slope)
     weight = weight * gain.reshape(-1, *(1,) * (weight.ndim - 1))
-    return Convolution(weight, bias * gain + offset, relu)
+    return Convolution(weight, bias * gain + offset, relu, slope=slope)
 
 
 def _is_norm(layer: nn.Module) -> bool:
@@ -175,7 +186,8 @@ class TorchLayers:
 
 def make_unit(convolution: Convolution, ndim: int, device: torch.device, dtype: torch.dtype) -> Unit:
     """The fastest way that works here to run a convolution."""
-    if device.type == "cpu" and ndim == 2 and dtype is not torch.float64 and _has_packed(dtype):
+    plain = convolution.slope == 0 and convolution.behind is None
+    if plain and device.type == "cpu" and ndim == 2 and dtype is not torch.float64 and _has_packed(dtype):
         return _PackedUnit(convolution, dtype)
     return _PlainUnit(convolution, ndim, device, dtype)
 
@@ -188,14 +200,23 @@ class _PlainUnit:
         self._convolve = _CONVOLVE[ndim]
         self._weight = convolution.weight.to(device, dtype).contiguous(memory_format=LAST[ndim])
         self._bias = convolution.bias.to(device, dtype)
-        self._relu = convolution.relu
+        self._relu, self._slope = convolution.relu, convolution.slope
+        self._instance: tuple[Tensor, Tensor, float] | None = None
+        if convolution.behind is not None:
+            gain, offset, epsilon = convolution.behind
+            self._instance = gain.to(device, dtype), offset.to(device, dtype), epsilon
         self._around = (self.reach,) * ndim
         self._across = (0, *self._around[1:])
         self.before = _affine_relu(convolution, ndim, device, dtype)
 
     def __call__(self, x: Tensor, *, context: bool = False) -> Tensor:
         y = self._convolve(x, self._weight, self._bias, padding=self._across if context else self._around)
-        return y.relu_() if self._relu else y
+        if self._instance is not None:
+            gain, offset, epsilon = self._instance
+            y = F.instance_norm(y, weight=gain, bias=offset, eps=epsilon)
+        if not self._relu:
+            return y
+        return F.leaky_relu_(y, self._slope) if self._slope else y.relu_()
 
 
 class _PackedUnit:
@@ -226,6 +247,8 @@ def _affine_relu(
     if convolution.before is None:
         return None
     gain, offset = (t.to(device, dtype).reshape(1, -1, *(1,) * ndim) for t in convolution.before)
+    if slope := convolution.slope:
+        return lambda x: F.leaky_relu_(torch.addcmul(offset, x, gain), slope)
     return lambda x: torch.addcmul(offset, x, gain).relu_()
 
 

@@ -58,6 +58,12 @@ def prepare_openvino(model: Model, precision: str) -> OpenVinoBackend:
         raise ImportError(
             "engine 'openvino' is not installed; get it with: pip install 'napari-unetpp[openvino]'"
         ) from error
+    spec = model.spec
+    if "conv-in-relu" in (spec.block, spec.decoder_block) or spec.negative_slope or spec.upsampling.startswith("conv1"):
+        raise ValueError(
+            "engine 'openvino' runs networks of BatchNorm and ReLU, not InstanceNorm, LeakyReLU or a 1x1 convolution in the "
+            "up-sampling; use engine torch"
+        )
     if model.device.type != "cpu":
         raise ValueError(f"engine 'openvino' runs on the CPU, not on {model.device}; use device cpu or engine torch")
     if precision not in _HINTS or next(model.network.parameters()).dtype is torch.float64:

@@ -90,7 +90,7 @@ def schedule(spec: NetworkSpec, level: int, height: int, band: int) -> tuple[Ste
         Where a number is off the grid, or the network's rows depend on the extent of the image.
     """
     if not spec.size_independent:
-        raise ValueError(f"{spec.upsampling} up-sampling looks at the whole image; it cannot go band by band")
+        raise ValueError(f"{spec.size_dependence}; it cannot go band by band")
     if height % spec.grid or band % 2**level or band < 1:
         raise ValueError(f"height {height} and band {band} are no multiples of {spec.grid} and {2**level}")
     return tuple(_Plan(spec, level, height, band).steps())
@@ -242,5 +242,4 @@ def _inputs(spec: NetworkSpec, rows: Rows) -> int:
         return spec.node_width(i, j)
     if j == 0:
         return spec.in_channels if i == 0 else spec.widths[i - 1]
-    up = spec.node_width(i, j) if spec.upsampling.startswith("transposed") else spec.node_width(i + 1, j - 1)
-    return up + sum(spec.node_width(*node) for node in spec.same_row(i, j))
+    return spec.up_width(i, j) + sum(spec.node_width(*node) for node in spec.same_row(i, j))

@@ -122,10 +122,7 @@ def resolve_seamless(tiling: Seamless, spec: NetworkSpec, level: int, spatial: S
         raise ValueError(f"halo {halo!r} is unknown; use 'exact', 'fast' or a number of voxels")
     if halo == "exact":
         if not spec.size_independent:
-            raise ValueError(
-                f"{spec.upsampling} up-sampling (align_corners=True) depends on the extent of its "
-                "input, so no halo is exact; use overlap tiling, or a halo of 'fast'"
-            )
+            raise ValueError(f"{spec.size_dependence}, so no halo is exact; use overlap tiling, or a halo of 'fast'")
         halo = round_up(spec.receptive_radius(level), spec.grid)
     elif halo == "fast":
         halo = round_up(FAST_HALO, spec.grid)

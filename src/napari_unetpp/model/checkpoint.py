@@ -88,12 +88,12 @@ def load_model(name_or_path: str | Path, device: str | torch.device = "auto") ->
         with torch.device("meta"):  # shapes alone: what the header says may be more than fits into the memory
             wanted = UNetPlusPlus(header.spec, initialise=False).state_dict()
     except (RuntimeError, TypeError, ValueError, OverflowError) as error:
-        raise ModelFileError(f"{path} describes a network that cannot be built: {_one_line(error)[:200]}") from None
+        raise ModelFileError(f"{path} describes a network that cannot be built: {one_line(error)[:200]}") from None
     try:
         with safe_open(path, framework="pt") as file:
             weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError) as error:
-        raise ModelFileError(f"{path} is damaged: {_one_line(error)}; fetch or save it again") from None
+        raise ModelFileError(f"{path} is damaged: {one_line(error)}; fetch or save it again") from None
     if missing := sorted(set(wanted) - set(weights)):
         raise ModelFileError(
             f"{path} lacks {len(missing)} weights of its network, the first is {missing[0]}; save it again"
@@ -147,7 +147,7 @@ def save_model(model: Model, path: str | Path, dtype: torch.dtype = torch.float3
         temporary.chmod(0o644)  # mkstemp makes it private; a model is shared like any other file
         temporary.replace(target)
     except SafetensorError as error:  # its way of saying that the disk is full
-        raise OSError(f"model {target} could not be written: {_one_line(error)}") from None
+        raise OSError(f"model {target} could not be written: {one_line(error)}") from None
     finally:
         temporary.unlink(missing_ok=True)
     return target
@@ -169,7 +169,7 @@ def read_header(path: str | Path) -> Header:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise ModelFileError(
-            f"{path} is no model file of napari-unetpp, or is damaged ({_one_line(error)}); a .safetensors model is wanted"
+            f"{path} is no model file of napari-unetpp, or is damaged ({one_line(error)}); a .safetensors model is wanted"
         ) from None
     if missing := [key for key in _KEYS if key not in metadata]:
         raise ModelFileError(
@@ -186,7 +186,7 @@ def read_header(path: str | Path) -> Header:
             Card.from_json(_json_object(metadata, "card")),
         )
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ModelFileError(f"{path}: {_one_line(error)}") from None
+        raise ModelFileError(f"{path}: {one_line(error)}") from None
 
 
 def choose_device(device: str | torch.device = "auto") -> torch.device:
@@ -223,5 +223,6 @@ def _json_object(metadata: Mapping[str, str], key: str) -> dict[str, Any]:
     return value
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """Text of an error without its line ends."""
     return " ".join(str(error).split())

@@ -38,7 +38,7 @@ class LevelCost:
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """A convolution, or (kernel 0) a BatchNorm; `row` is where its multiply-adds are done."""
+    """A convolution, or (kernel 0) a normalisation; `row` is where its multiply-adds are done."""
 
     row: int
     kernel: int
@@ -84,13 +84,13 @@ def _layers(spec: NetworkSpec) -> Iterator[_Layer]:
     for i, j in spec.nodes:
         inputs = spec.in_channels if i == 0 else spec.widths[i - 1]
         if j > 0:
-            below, up = spec.node_width(i + 1, j - 1), spec.node_width(i, j)
+            below, up = spec.node_width(i + 1, j - 1), spec.up_width(i, j)
             if spec.upsampling.startswith("transposed"):
                 kernel = int(spec.upsampling[-1]) ** spec.ndim
                 # strided: each voxel below is multiplied with the whole kernel once
                 yield _Layer(i + 1, kernel, below, up, bias=True)
-            else:
-                up = below
+            elif spec.upsampling == "conv1-bilinear-aligned" and below != up:
+                yield _Layer(i + 1, 1, below, up, bias=True)
             inputs = up + sum(spec.node_width(*node) for node in spec.same_row(i, j))
         yield from _node(spec, i, j, inputs)
     for level in spec.heads:
@@ -102,12 +102,12 @@ def _layers(spec: NetworkSpec) -> Iterator[_Layer]:
 
 
 def _node(spec: NetworkSpec, i: int, j: int, inputs: int) -> Iterator[_Layer]:
-    """The two convolutions of X^{i,j}, and their BatchNorms."""
+    """The two convolutions of X^{i,j}, and their normalisations."""
     block = spec.decoder_block if j > 0 and spec.decoder_block is not None else spec.block
     out = spec.node_width(i, j)
     middle = inputs // 2 if j > 0 and spec.middle == "half-in" else out
     for before, after in ((inputs, middle), (middle, out)):
         yield _Layer(i, 3**spec.ndim, before, after, spec.conv_bias)
-        if block in ("conv-bn-relu", "bn-relu-conv"):
-            normed = after if block == "conv-bn-relu" else before
+        if block in ("conv-bn-relu", "conv-in-relu", "bn-relu-conv"):
+            normed = before if block == "bn-relu-conv" else after
             yield _Layer(i, 0, normed, normed, bias=False)

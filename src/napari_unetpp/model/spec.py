@@ -30,8 +30,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 Skips = Literal["plain", "ensemble", "short", "dense"]
-Upsampling = Literal["transposed2", "transposed4", "nearest", "bilinear", "bilinear-aligned"]
-Block = Literal["conv-relu", "conv-bn-relu", "bn-relu-conv", "conv-relu-dropout"]
+Upsampling = Literal["transposed2", "transposed4", "nearest", "bilinear", "bilinear-aligned", "conv1-bilinear-aligned"]
+Block = Literal["conv-relu", "conv-bn-relu", "bn-relu-conv", "conv-relu-dropout", "conv-in-relu"]
 Head = Literal["conv1", "bn-relu-conv3"]
 Concatenation = Literal["skips-first", "up-first"]
 Middle = Literal["out", "half-in"]
@@ -59,11 +59,19 @@ class NetworkSpec:
         Levels that have a head, ascending. Deep supervision has all of ``1..depth``.
     skips, upsampling, block, head, concatenation
         See the table above and the literals of this module. ``"bilinear"`` is align_corners=False (trilinear in 3D),
-        ``"bilinear-aligned"`` align_corners=True; ``transposed2`` and ``transposed4`` have kernels 2 and 4, stride 2.
+        ``"bilinear-aligned"`` align_corners=True; ``transposed2`` and ``transposed4`` have kernels 2 and 4, stride 2;
+        ``conv1-`` is a 1x1 convolution in front, where the number of channels changes. In a block, ``in`` is InstanceNorm.
     decoder_block
         Block of the nodes with j > 0 where it differs (S001 has BN-ReLU-conv there).
     decoder_widths
         Channels of X^{i,j>0} per row ``0..depth-1`` where they differ from `widths` (milesial's bilinear variant).
+    up_widths
+        Channels that learned up-sampling (``transposed``, ``conv1``) gives per row ``0..depth-1`` where they differ from the
+        row's (MONAI halves what comes from below).
+    last_width
+        Channels of X^{0,depth} where they differ from its row's.
+    negative_slope
+        Slope of the blocks' ReLU below zero (LeakyReLU), in ``[0, 1)``.
     middle
         Channels between a decoder node's two convolutions: its output width, or half of its input.
     conv_bias
@@ -96,6 +104,9 @@ class NetworkSpec:
     conv_bias: bool = True
     dropout: float = 0.0
     multiple: int = 0
+    up_widths: tuple[int, ...] | None = None
+    last_width: int | None = None
+    negative_slope: float = 0.0
 
     def __post_init__(self) -> None:
         for name, allowed in _LITERALS.items():
@@ -114,8 +125,18 @@ class NetworkSpec:
             raise ValueError(
                 f"widths of depth {self.depth} are more than any image has use for; use at most {MAX_DEPTH}"
             )
-        if self.decoder_widths is not None and len(self.decoder_widths) != self.depth:
-            raise ValueError(f"decoder_widths {self.decoder_widths} must name {self.depth} rows, one per level")
+        for name in ("decoder_widths", "up_widths"):
+            rows = getattr(self, name)
+            if rows is not None and (len(rows) != self.depth or min(rows) < 1):
+                raise ValueError(
+                    f"{name} {rows} must name {self.depth} rows, one per level, with 1 or more channels each"
+                )
+        if self.up_widths is not None and self.upsampling in ("nearest", "bilinear", "bilinear-aligned"):
+            raise ValueError(
+                f"up_widths {self.up_widths} are for learned up-sampling; {self.upsampling} keeps what is below"
+            )
+        if self.last_width is not None and self.last_width < 1:
+            raise ValueError(f"last_width {self.last_width} must be positive")
         levels = range(1, self.depth + 1)
         if not self.heads or list(self.heads) != sorted({*self.heads} & {*levels}):
             raise ValueError(f"heads {self.heads} must be ascending levels out of 1..{self.depth}")
@@ -125,8 +146,9 @@ class NetworkSpec:
             )
         if self.skips == "plain" and self.heads != (self.depth,):
             raise ValueError(f"a plain U-Net has one head, L{self.depth}, not {self.heads}")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout {self.dropout} must lie in [0, 1)")
+        for name in ("dropout", "negative_slope"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(f"{name} {getattr(self, name)} must lie in [0, 1)")
         if self.multiple % 2**self.depth:
             raise ValueError(f"multiple {self.multiple} is not a multiple of {2**self.depth} (2**depth)")
 
@@ -153,11 +175,29 @@ class NetworkSpec:
     @property
     def size_independent(self) -> bool:
         """Whether a voxel's logits depend on its neighbourhood alone, never on the extent of the image."""
-        return self.upsampling != "bilinear-aligned"
+        return not self.size_dependence
+
+    @property
+    def size_dependence(self) -> str:
+        """What makes a voxel's logits depend on the extent of the image; empty where nothing does."""
+        if self.upsampling.endswith("bilinear-aligned"):
+            return f"{self.upsampling} up-sampling (align_corners=True) depends on the extent of its input"
+        if "conv-in-relu" in (self.block, self.decoder_block):
+            return "InstanceNorm depends on all voxels of its input"
+        return ""
 
     def node_width(self, i: int, j: int) -> int:
         """Channels of X^{i,j}."""
+        return self.last_width if j == self.depth and self.last_width is not None else self._row_width(i, j)
+
+    def _row_width(self, i: int, j: int) -> int:
         return self.widths[i] if j == 0 or self.decoder_widths is None else self.decoder_widths[i]
+
+    def up_width(self, i: int, j: int) -> int:
+        """Channels of the up-sampled X^{i+1,j-1} that X^{i,j} receives: learned ones change to the row's width."""
+        if self.upsampling in ("nearest", "bilinear", "bilinear-aligned"):
+            return self.node_width(i + 1, j - 1)
+        return self._row_width(i, j) if self.up_widths is None else self.up_widths[i]
 
     def same_row(self, i: int, j: int) -> tuple[tuple[int, int], ...]:
         """Nodes of row i whose output X^{i,j}, j > 0, concatenates, oldest first."""
@@ -189,12 +229,11 @@ class NetworkSpec:
         Raises
         ------
         ValueError
-            If the network depends on the size of its input (``bilinear-aligned``): then no radius is enough.
+            If the network depends on the extent of its input (`size_dependence`): then no radius is enough.
         """
         if not self.size_independent:
             raise ValueError(
-                "bilinear-aligned up-sampling (align_corners=True) depends on the size of the input, so no halo makes tiles "
-                "agree with the whole image; use overlap tiling"
+                f"{self.size_dependence}, so no halo makes tiles agree with the whole image; use overlap tiling"
             )
         last = self.heads_up_to(level)[-1]
         head_radius = 1 if self.head == "bn-relu-conv3" else 0
@@ -222,13 +261,16 @@ class NetworkSpec:
             self,
             widths=self.widths[: level + 1],
             decoder_widths=None if self.decoder_widths is None else self.decoder_widths[:level],
+            up_widths=None if self.up_widths is None else self.up_widths[:level],
+            last_width=self.last_width if level == self.depth else None,
             heads=heads,
             multiple=self.grid,
         )
 
     def with_width(self, first: int) -> NetworkSpec:
         """Return the same network with widths `first`, 2 * `first`, 4 * `first` and so on."""
-        return replace(self, widths=tuple(first * 2**i for i in range(self.depth + 1)))
+        widths = tuple(first * 2**i for i in range(self.depth + 1))
+        return replace(self, widths=widths, up_widths=None, last_width=None)
 
     def with_depth(self, depth: int) -> NetworkSpec:
         """Return the same network with `depth` down-samplings; deep supervision stays what it is."""
@@ -236,11 +278,13 @@ class NetworkSpec:
             tuple(self.widths[0] * 2**i for i in range(depth + 1)) if depth > self.depth else self.widths[: depth + 1]
         )
         heads = tuple(range(1, depth + 1)) if len(self.heads) > 1 else (depth,)
-        return replace(self, widths=widths, heads=heads, decoder_widths=None, multiple=0)
+        rows: dict[str, Any] = {"decoder_widths": None, "up_widths": None, "last_width": None}
+        return replace(self, widths=widths, heads=heads, multiple=0, **rows)
 
     def to_json(self) -> dict[str, Any]:
         """Fields as plain JSON values; `from_json` reads them back."""
-        return asdict(self)
+        added = {f.name: f.default for f in fields(self) if f.name in _ADDED}
+        return {k: v for k, v in asdict(self).items() if k not in added or v != added[k]}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> NetworkSpec:
@@ -276,6 +320,8 @@ class NetworkSpec:
         return preset(name, ndim, in_channels, classes)
 
 
+# Later than format 1: written only where they say something, so that older versions read every file that they can build.
+_ADDED = ("up_widths", "last_width", "negative_slope")
 _LITERALS: dict[str, tuple[str, ...]] = {
     "skips": get_args(Skips),
     "upsampling": get_args(Upsampling),

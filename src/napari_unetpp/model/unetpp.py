@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _CONV = {2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSED = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 _NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+_INSTANCE_NORM = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 _POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 _LINEAR = {2: "bilinear", 3: "trilinear"}
 
@@ -46,10 +47,9 @@ class UNetPlusPlus(nn.Module):
         for i, j in spec.nodes:
             channels = spec.in_channels if i == 0 else spec.widths[i - 1]
             if j > 0:
-                below = spec.node_width(i + 1, j - 1)
-                up, up_channels = _upsampling(spec, below, spec.node_width(i, j))
-                self.ups[_key(i, j)] = up
-                channels = up_channels + sum(spec.node_width(*node) for node in spec.same_row(i, j))
+                channels = spec.up_width(i, j)
+                self.ups[_key(i, j)] = _upsampling(spec, spec.node_width(i + 1, j - 1), channels)
+                channels += sum(spec.node_width(*node) for node in spec.same_row(i, j))
             self.nodes[_key(i, j)] = _node(spec, channels, i, j)
         self.heads = nn.ModuleDict({str(d): _head(spec, spec.node_width(0, d)) for d in spec.heads})
         if initialise:
@@ -136,25 +136,31 @@ def _node(spec: NetworkSpec, in_channels: int, i: int, j: int) -> nn.Sequential:
 
 def _convolution(spec: NetworkSpec, block: Block, in_channels: int, out: int) -> list[nn.Module]:
     conv = _CONV[spec.ndim](in_channels, out, 3, padding=1, bias=spec.conv_bias)
+    relu = nn.LeakyReLU(spec.negative_slope) if spec.negative_slope else nn.ReLU()
     if block == "conv-relu":
-        return [conv, nn.ReLU()]
+        return [conv, relu]
     if block == "conv-bn-relu":
-        return [conv, _NORM[spec.ndim](out), nn.ReLU()]
+        return [conv, _NORM[spec.ndim](out), relu]
+    if block == "conv-in-relu":
+        return [conv, _INSTANCE_NORM[spec.ndim](out, affine=True), relu]
     if block == "bn-relu-conv":
-        return [_NORM[spec.ndim](in_channels), nn.ReLU(), conv]
-    return [conv, nn.ReLU(), nn.Dropout(spec.dropout)]
+        return [_NORM[spec.ndim](in_channels), relu, conv]
+    return [conv, relu, nn.Dropout(spec.dropout)]
 
 
-def _upsampling(spec: NetworkSpec, below: int, width: int) -> tuple[nn.Module, int]:
-    """U of equation 1, and the channels it gives: learned ones change to the row's width, the others keep `below`."""
+def _upsampling(spec: NetworkSpec, below: int, width: int) -> nn.Module:
+    """U of equation 1, from `below` to `width` channels."""
     if spec.upsampling == "transposed2":
-        return _TRANSPOSED[spec.ndim](below, width, 2, stride=2), width
+        return _TRANSPOSED[spec.ndim](below, width, 2, stride=2)
     if spec.upsampling == "transposed4":
-        return _TRANSPOSED[spec.ndim](below, width, 4, stride=2, padding=1), width
+        return _TRANSPOSED[spec.ndim](below, width, 4, stride=2, padding=1)
     if spec.upsampling == "nearest":
-        return nn.Upsample(scale_factor=2, mode="nearest"), below
-    aligned = spec.upsampling == "bilinear-aligned"
-    return nn.Upsample(scale_factor=2, mode=_LINEAR[spec.ndim], align_corners=aligned), below
+        return nn.Upsample(scale_factor=2, mode="nearest")
+    aligned = spec.upsampling.endswith("bilinear-aligned")
+    up = nn.Upsample(scale_factor=2, mode=_LINEAR[spec.ndim], align_corners=aligned)
+    if spec.upsampling == "conv1-bilinear-aligned" and below != width:
+        return nn.Sequential(_CONV[spec.ndim](below, width, 1), up)
+    return up
 
 
 def _head(spec: NetworkSpec, width: int) -> nn.Module:
