@@ -15,6 +15,7 @@ from napari_unetpp.gui.shared import shared
 from napari_unetpp.model import zoo
 from napari_unetpp.model.card import ClassInfo
 from napari_unetpp.model.checkpoint import load_model, read_header, save_model
+from tests.model.test_foreign import drawn, nested_shapes
 
 LEFT = Qt.MouseButton.LeftButton
 YES, NO = QMessageBox.StandardButton.Yes, QMessageBox.StandardButton.No
@@ -126,6 +127,17 @@ def test_an_import_is_listed_selected_and_told(open_dock, tiny_model, tmp_path, 
     assert (folder / "walls.safetensors").read_bytes() == path.read_bytes()
     assert dock.status.text() == "Imported walls."
     assert changes == [True]
+
+
+def test_a_checkpoint_of_another_package_becomes_a_model(open_dock, tmp_path, folder, qtbot, answers):
+    dock = open_dock()
+    torch.save({"state_dict": drawn(nested_shapes(heads=("final1", "final2", "final3", "final4")))}, tmp_path / "n.pth")
+    answers(file=tmp_path / "n.pth")
+    press(dock, dock.import_button, qtbot)
+    qtbot.waitUntil(lambda: "n" in names(dock), timeout=10_000)
+    assert dock.chosen().header.spec.heads == (1, 2, 3, 4)
+    assert "NestedUNet" in dock.status.text()
+    assert (folder / "n.safetensors").exists()
 
 
 def test_a_taken_name_is_asked_for_and_nothing_is_replaced(open_dock, tiny_model, tmp_path, folder, qtbot, answers):

@@ -37,7 +37,8 @@ from napari_unetpp.model.zoo import SUFFIX, user_folder
 if TYPE_CHECKING:
     from qtpy.QtGui import QDragEnterEvent, QDropEvent, QShowEvent
 
-FILES = f"Models (*{SUFFIX});;All files (*)"
+CHECKPOINTS = (SUFFIX, ".pth", ".pt", ".ckpt")
+FILES = f"Models ({' '.join(f'*{suffix}' for suffix in CHECKPOINTS)});;All files (*)"
 
 
 class ModelsWidget(ModelsPanel):
@@ -268,4 +269,4 @@ class ModelsWidget(ModelsPanel):
 def _dropped(event: QDropEvent) -> list[Path]:
     """Model files of a drop; any other file is left to napari."""
     files = [Path(url.toLocalFile()) for url in event.mimeData().urls() if url.isLocalFile()]
-    return [path for path in files if path.suffix == SUFFIX]
+    return [path for path in files if path.suffix in CHECKPOINTS]

@@ -84,7 +84,9 @@ def examine(file: ModelFile) -> Generator[ModelFile]:
 
 
 def import_file(path: Path, name: str | None = None) -> Generator[Taken | Changed]:
-    """Take a model file into the user's folder, called `name`, or else like the file if that is free."""
+    """Take a model file, or a checkpoint of a known network, into the user's folder, called `name` or else like the file."""
+    from napari_unetpp.model.foreign import add_foreign, is_own
+
     wanted = name or safe_name(path.stem)
     if name is None:
         try:
@@ -92,8 +94,13 @@ def import_file(path: Path, name: str | None = None) -> Generator[Taken | Change
         except FileExistsError as error:
             yield Taken(path, free_name(wanted), str(error))
             return
-    entry = add_model(path, wanted)
-    yield Changed(f"Imported {entry.name}.", entry.name)
+    if is_own(path):
+        entry = add_model(path, wanted)
+        yield Changed(f"Imported {entry.name}.", entry.name)
+        return
+    entry, imported = add_foreign(path, wanted)
+    told = "; ".join((imported.what, *imported.notes))
+    yield Changed(f"Imported {entry.name}, {told}. (Options: napari-unetpp models import --help)", entry.name)
 
 
 def rename(name: str, to: str) -> Generator[Changed]:
