@@ -175,7 +175,8 @@ def _open(window: list[str], path: Path, visited: list[int]) -> dict[str, Any]:
         check=False,
     )
     if done.returncode:
-        raise SystemExit(f"{path.name}: {done.stderr.strip().splitlines()[-1]}")
+        said = done.stderr.strip().splitlines() or [f"ended with {done.returncode} and not a word"]
+        raise SystemExit(f"{path.name}: {said[-1]}")
     result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return result
 
