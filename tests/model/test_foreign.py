@@ -7,6 +7,7 @@ MONAI's networks are MONAI's own.
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import struct
 import zipfile
@@ -27,7 +28,9 @@ from napari_unetpp.model.costs import parameters
 from napari_unetpp.model.foreign import Asked, import_checkpoint, recognise
 from napari_unetpp.model.spec import NetworkSpec
 
-KEYS = Path("/work/shared/checkpoint_keys")
+# Beside the data sets, which are not part of the repository.
+SHARED = Path(os.environ.get("NAPARI_UNETPP_SHARED", Path(__file__).parents[3] / "shared" / "data"))
+KEYS = SHARED.parent / "checkpoint_keys"
 WIDTHS = (4, 6, 8, 10, 12)
 EVEN, ODD = (32, 48), (37, 21)
 NOTHING = Asked()

@@ -7,13 +7,12 @@ Knows neither Qt nor napari.
 from __future__ import annotations
 
 import csv
-import os
-import tempfile
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_unetpp._whole import whole_file
 from napari_unetpp.gui.comparison import ENSEMBLE, Level, level_name
 from napari_unetpp.model.card import LEVEL_TOLERANCE
 
@@ -167,17 +166,12 @@ def write_table(
     }
     if not path.parent.is_dir():
         raise FileNotFoundError(f"folder {path.parent} does not exist; make it, or save the table elsewhere")
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "w", newline="", encoding="utf-8") as file:
+    with whole_file(path) as temporary:
+        with temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow([*header, *about])
             writer.writerows([*(value(row) for value in header.values()), *about.values()] for row in rows)
-        temporary.chmod(0o644)  # mkstemp makes it private
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        temporary.chmod(0o644)  # others may read the table
     yield f"Saved the table: {path}"
 
 

@@ -15,7 +15,7 @@ from qtpy.QtWidgets import QFileDialog, QGroupBox, QHBoxLayout, QLineEdit, QTool
 
 from napari_unetpp.gui.comparison import Level, level_name
 from napari_unetpp.gui.correct_work import default_folder, kept_in, user_corrections
-from napari_unetpp.gui.fields import breakable, combo_box, note_label, rows
+from napari_unetpp.gui.fields import breakable, combo_box, note_label, offer, rows
 from napari_unetpp.gui.image_layer import check_axes, suggest_axes
 from napari_unetpp.training.corrections import is_corrections
 
@@ -92,13 +92,8 @@ class CorrectForm(QGroupBox):
     def set_images(self, images: Sequence[Image], preferred: Image | None = None) -> None:
         """Offer these layers; the chosen one stays chosen while it is among them."""
         chosen = self.chosen_image()
-        with QSignalBlocker(self.image):
-            self.image.clear()
-            self._images = list(images)
-            self.image.addItems([image.name for image in images])
-            place = chosen if chosen in self._images else preferred
-            if place in self._images:
-                self.image.setCurrentIndex(self._images.index(place))
+        self._images = list(images)
+        offer(self.image, self._images, chosen, preferred)
         if self.chosen_image() is not chosen:
             self._on_image()
 

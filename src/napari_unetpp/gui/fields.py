@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtWidgets import QComboBox, QFormLayout, QGroupBox, QLabel, QSizePolicy, QVBoxLayout, QWidget
 
 if TYPE_CHECKING:
@@ -22,6 +22,15 @@ def combo_box(tooltip: str) -> QComboBox:
     combo.setMinimumContentsLength(8)
     combo.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
     return combo
+
+
+def offer(combo: QComboBox, layers: Sequence[Any], *kept: object) -> None:
+    """Offer these layers by name, silently; the first of `kept` that is among them is chosen, else the first of all."""
+    with QSignalBlocker(combo):
+        combo.clear()
+        combo.addItems([layer.name for layer in layers])
+        places = [k for one in kept for k, layer in enumerate(layers) if layer == one]
+        combo.setCurrentIndex(places[0] if places else min(0, len(layers) - 1))
 
 
 def stacked(field: QWidget, note: QLabel) -> QVBoxLayout:

@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_unetpp.gui.fields import breakable, combo_box, group, note_label, stacked
+from napari_unetpp.gui.fields import breakable, combo_box, group, note_label, offer, stacked
 from napari_unetpp.gui.image_layer import check_axes, suggest_axes
 
 if TYPE_CHECKING:
@@ -138,14 +138,8 @@ class SegmentForm(QWidget):
     def set_images(self, images: Sequence[Image], preferred: Image | None = None) -> None:
         """Offer these layers; the chosen one stays chosen while it is among them."""
         chosen = self.chosen_image()
-        with QSignalBlocker(self.image):
-            self.image.clear()
-            self._images = list(images)
-            self.image.addItems([image.name for image in images])
-            if chosen in self._images:
-                self.image.setCurrentIndex(self._images.index(chosen))
-            elif preferred in self._images:
-                self.image.setCurrentIndex(self._images.index(preferred))
+        self._images = list(images)
+        offer(self.image, self._images, chosen, preferred)
         if self.chosen_image() != chosen:
             self._on_image()
 

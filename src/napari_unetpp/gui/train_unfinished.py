@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_unetpp._locks import lock
+from napari_unetpp._whole import whole_file
 from napari_unetpp.gui.train_pairs import PairRequest
 from napari_unetpp.gui.train_work import Scratch, TrainRequest
 from napari_unetpp.model.zoo import SUFFIX, file_sha256, user_folder
@@ -156,15 +156,10 @@ def _state_path(out: Path) -> Path:
 
 
 def _write(path: Path, values: Mapping[str, Any]) -> None:
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(values, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        json.dump(values, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _read(path: Path) -> Mapping[str, Any]:

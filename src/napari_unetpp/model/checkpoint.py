@@ -10,8 +10,6 @@ BatchNorm stay float32: they are few, and small variances would lose their digit
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from napari_unetpp._whole import whole_file
 from napari_unetpp.model.card import Card, ClassInfo
 from napari_unetpp.model.intensity import Intensity
 from napari_unetpp.model.spec import NetworkSpec
@@ -139,17 +138,12 @@ def save_model(model: Model, path: str | Path, dtype: torch.dtype = torch.float3
     }
     if not target.parent.is_dir():
         raise FileNotFoundError(f"folder {target.parent} does not exist; make it, or save the model elsewhere")
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    os.close(descriptor)
-    temporary = Path(name)
     try:
-        save_file(weights, temporary, metadata=metadata)
-        temporary.chmod(0o644)  # mkstemp makes it private; a model is shared like any other file
-        temporary.replace(target)
+        with whole_file(target) as temporary:
+            save_file(weights, temporary, metadata=metadata)
+            temporary.chmod(0o644)  # a model is shared like any other file
     except SafetensorError as error:  # its way of saying that the disk is full
         raise OSError(f"model {target} could not be written: {one_line(error)}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
     return target
 
 

@@ -7,12 +7,11 @@ to be given away.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_unetpp._whole import whole_file
 from napari_unetpp.model.zoo import user_folder
 
 if TYPE_CHECKING:
@@ -39,13 +38,8 @@ def remember(model_sha256: str, sources: Sequence[Source]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     known = _read(folder / _NAME)
     known[model_sha256] = [{"image": str(s.image.absolute()), "label": str(s.label.absolute())} for s in sources]
-    descriptor, name = tempfile.mkstemp(prefix=f".{_NAME}.", dir=folder)
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(known, file, indent=1)
-        Path(name).replace(folder / _NAME)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    with whole_file(folder / _NAME) as temporary:
+        temporary.write_text(json.dumps(known, indent=1))
 
 
 def known_data(model_sha256: str) -> tuple[Source, ...]:

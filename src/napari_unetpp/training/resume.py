@@ -8,17 +8,17 @@ code.
 from __future__ import annotations
 
 import json
-import os
 import pickle
-import tempfile
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from napari_unetpp._whole import whole_file
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 _VERSION = 2  # 1 had no batch, no history and no parent's scores
 
@@ -49,28 +49,22 @@ def state_path(out: Path) -> Path:
 
 def save_state(state: RunState, out: Path, record: Mapping[str, Any]) -> None:
     """Replace the run's file as a whole; a crash leaves the old one or the new one."""
-    target = state_path(out)
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            torch.save(
-                {
-                    "version": _VERSION,
-                    "record": json.dumps(record),
-                    "told": json.dumps({"before": state.before, "history": list(state.history)}),
-                    "batch": state.batch,
-                    "epoch": state.epoch,
-                    "best": state.best,
-                    "stale": state.stale,
-                    "seconds": state.seconds,
-                    "network": dict(state.network),
-                    "optimizer": dict(state.optimizer),
-                },
-                file,
-            )
-        Path(name).replace(target)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    with whole_file(state_path(out)) as temporary:
+        torch.save(
+            {
+                "version": _VERSION,
+                "record": json.dumps(record),
+                "told": json.dumps({"before": state.before, "history": list(state.history)}),
+                "batch": state.batch,
+                "epoch": state.epoch,
+                "best": state.best,
+                "stale": state.stale,
+                "seconds": state.seconds,
+                "network": dict(state.network),
+                "optimizer": dict(state.optimizer),
+            },
+            temporary,
+        )
 
 
 def load_state(out: Path, record: Mapping[str, Any]) -> RunState | None:
