@@ -304,11 +304,11 @@ def test_who_agrees(make_model):
     assert not agrees(lacking, reference)
     wrong_in_bands = layers_of(model)
     pool = wrong_in_bands.pool
-    wrong_in_bands.pool = lambda x: pool(x) if x.shape[2] >= 16 else 2 * pool(x)
+    wrong_in_bands.pool = lambda i, x: pool(i, x) if x.shape[2] >= 16 else 2 * pool(i, x)
     assert not agrees(wrong_in_bands, reference)
 
 
-def _not_implemented(x):
+def _not_implemented(i, x):
     raise NotImplementedError("max_pool3d is not implemented for MPS")
 
 

@@ -20,24 +20,26 @@ from napari_unetpp.stacks import open_stack
 def brute_force(image, model, scaling, patch, stride, aggregate):
     """Probabilities (level, class, *spatial) by the definition, one patch after the other."""
     extent = image.shape
-    edge = [max(n, patch) for n in extent]
+    patch, stride = ((v,) * image.ndim if isinstance(v, int) else v for v in (patch, stride))
+    edge = [max(n, p) for n, p in zip(extent, patch, strict=True)]
     far = [(0, e - n) for n, e in zip(extent, edge, strict=True)]
     padded = scaling.apply(np.pad(image, far, mode="reflect")[None])[0]
     starts = []
-    for e in edge:
-        line = list(range(0, e - patch + 1, stride))
-        if line[-1] + patch < e:
-            line.append(e - patch)
+    for e, p, s in zip(edge, patch, stride, strict=True):
+        line = list(range(0, e - p + 1, s))
+        if line[-1] + p < e:
+            line.append(e - p)
         starts.append(line)
-    offsets = np.indices((patch,) * image.ndim) - (patch - 1) / 2
-    window = np.exp(-(offsets**2).sum(0) / (2 * (patch / 8) ** 2))
+    size = np.reshape(patch, (-1, *(1,) * image.ndim))
+    offsets = np.indices(patch) - (size - 1) / 2
+    window = np.exp(-((offsets / (size / 8)) ** 2).sum(0) / 2)
     if aggregate != "gaussian":
         window[:] = 1
     levels, classes = len(model.spec.heads), model.spec.classes
     total = np.zeros((levels, classes, *edge))
     weight = np.zeros(edge)
     for corner in itertools.product(*starts):
-        place = tuple(slice(a, a + patch) for a in corner)
+        place = tuple(slice(a, a + p) for a, p in zip(corner, patch, strict=True))
         with torch.no_grad():
             heads = model.network(torch.from_numpy(padded[place].copy())[None, None])
         for d, logits in enumerate(heads):
@@ -114,6 +116,18 @@ def test_volumes(make_model, texture, aggregate):
     stack = open_stack(image, axes="zyx")
     expected = brute_force(image, model, measure_stack(stack, model), 8, 4, aggregate)
     got = banded(stack, model, Overlap(8, 4, aggregate))
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("aggregate", ["mean", "vote", "gaussian"])
+def test_patches_with_an_edge_of_their_own_for_each_axis(make_model, texture, aggregate):
+    model = make_model(
+        ndim=3, widths=(2, 4, 8), steps=((1, 2, 2), (2, 2, 2)), kernels=((1, 3, 3), (3, 3, 3), (3, 3, 3))
+    )
+    image = texture(11, 22, 9)
+    stack = open_stack(image, axes="zyx")
+    expected = brute_force(image, model, measure_stack(stack, model), (4, 12, 8), (2, 6, 8), aggregate)
+    got = banded(stack, model, Overlap((4, 12, 8), (2, 6, 8), aggregate))
     np.testing.assert_allclose(got, expected, atol=1e-5)
 
 

@@ -6,13 +6,15 @@ some 1e-6 of a probability, which would hide a small mistake.
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
 from napari_unetpp.inference.inputs import measure_stack
 from napari_unetpp.inference.predict import predict_region, predict_tiles
-from napari_unetpp.inference.tiles import Seamless, plan_tiles
+from napari_unetpp.inference.tiles import Overlap, Seamless, plan_tiles, tiling_from_card
 from napari_unetpp.stacks import open_stack
 
 
@@ -60,6 +62,45 @@ def test_tiles_equal_the_whole_image(make_model, texture, upsampling, shape):
         for head, truth in zip(heads.values(), expected, strict=True):
             np.testing.assert_allclose(head, truth, atol=1e-6)
             assert truth.std() > 0.01  # a constant would prove nothing
+
+
+@pytest.mark.parametrize(
+    ("fields", "shape", "inner"),
+    [
+        (
+            {"ndim": 3, "steps": ((1, 2, 2), (2, 2, 2)), "kernels": ((1, 3, 3), (3, 3, 3), (3, 3, 3))},
+            (9, 37, 42),
+            (2, 8, 8),
+        ),
+        ({"ndim": 3, "steps": ((1, 2, 2), (2, 2, 2)), "upsampling": "bilinear"}, (12, 37, 21), (4, 8, 8)),
+        ({"ndim": 3}, (37, 18, 42), 8),
+        ({"padding": "valid"}, (45, 66), 8),
+        ({"pooling": "stride", "negative_slope": 0.01}, (45, 66), 8),
+    ],
+    ids=["thick slices", "bilinear", "cubes", "valid", "strided"],
+)
+def test_tiles_of_other_grids_equal_the_whole_image(make_model, texture, fields, shape, inner):
+    model = make_model(**fields)
+    stack = open_stack(texture(*shape), axes="zyx"[-len(shape) :])
+    for level in (1, 2):
+        expected = whole(stack, model, level)
+        for head, truth in zip(tiled(stack, model, Seamless(inner=inner), level).values(), expected, strict=True):
+            np.testing.assert_allclose(head, truth, atol=1e-6)
+            assert truth.std() > 0.01
+
+
+def test_numbers_per_axis_are_kept_and_refused(make_model):
+    spec = make_model(ndim=3, steps=((1, 2, 2), (2, 2, 2))).spec
+    tiling = plan_tiles((20, 64, 64), spec, Seamless(halo="exact")).tiling
+    assert tiling.halo == tuple(-(-r // g) * g for r, g in zip(spec.receptive_radii(), (2, 4, 4), strict=True))
+    assert tiling_from_card(tiling.describe()) == tiling
+    assert tiling_from_card(json.loads(json.dumps(Overlap((8, 16, 16), (4, 8, 8)).describe()))) == Overlap(
+        (8, 16, 16), (4, 8, 8)
+    )
+    with pytest.raises(ValueError, match=r"patch 9 is not a multiple of 2 .* use 8 or 10"):
+        plan_tiles((20, 64, 64), spec, Overlap((9, 16, 16), 4))
+    with pytest.raises(ValueError, match="patch 8, 16 has 2 numbers where the model has 3 axes"):
+        plan_tiles((20, 64, 64), spec, Overlap((8, 16), 4))
 
 
 @pytest.mark.parametrize("shape", [(5, 6), (2, 2), (2, 31), (15, 16)])

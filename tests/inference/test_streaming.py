@@ -35,7 +35,7 @@ def reference(model, image, level):
         return model.network.double()(image.double(), level)
 
 
-@pytest.mark.parametrize("name", [n for n in PRESET_NAMES if "bilinear" not in n and n != "pytorch-nested-unet"])
+@pytest.mark.parametrize("name", [n for n in PRESET_NAMES if NetworkSpec.preset(n).streams])
 def test_every_named_network(make_model, name):
     spec = NetworkSpec.preset(name)
     depth = 2 if spec.ndim == 3 else 3

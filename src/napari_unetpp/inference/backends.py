@@ -130,8 +130,8 @@ class Backend(Planner):
             else:
                 self._pass(batch[images], rung.band, results.of(images), crew)
 
-        rows = math.ceil(extent[0] / self.spec.grid) * self.spec.grid
-        grid = 2**level if self.spec.size_independent else None
+        rows = math.ceil(extent[0] / self.spec.grids[0]) * self.spec.grids[0]
+        grid = 2**level if self.spec.streams else None
         ways = list(rungs(len(batch), rows, band, grid=grid, cpu=self._in_need is not None))
         self.ladder.climb((extent, level), ways, len(batch), attempt)
 

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from napari_unetpp.inference.kernels import Convolution, Unit
+    from napari_unetpp.inference.folding import Convolution
+    from napari_unetpp.inference.kernels import Unit
     from napari_unetpp.model.checkpoint import Model
     from napari_unetpp.model.intensity import Scaling
     from napari_unetpp.model.unetpp import UNetPlusPlus

@@ -47,7 +47,7 @@ def fitting_tiles(
     """
     spec = backend.spec
     tiles = plan_tiles(shape, spec, tiling, level=level, visible=visible)
-    edges = [edge for edge in _SMALLER if edge % spec.grid == 0]
+    edges = [edge for edge in _SMALLER if edge % spec.grid == 0]  # which every axis' own divides
     if isinstance(tiling, Overlap) or tiling.inner is not None:
         edges = []
     while True:

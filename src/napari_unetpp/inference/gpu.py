@@ -110,14 +110,15 @@ class GpuBackend(Backend):
         yield None
         least = 2**level
         band = extent[0] // 2 // least * least
-        while band >= least and self.spec.size_independent:
+        while band >= least and self.spec.streams:
             yield band
             band = band // 2 // least * least
 
     def _pass(self, batch: NDArray[np.float32], band: int | None, results: Results, crew: Crew) -> None:
         lane = self._lane()
         with torch.inference_mode(), lane.computing(), self.computing():
-            image = lane.send(pad_to_grid(torch.from_numpy(batch), self.spec.grid))
+            sent = torch.from_numpy(batch)  # a pass mirrors unpadded networks' images itself
+            image = lane.send(pad_to_grid(sent, self.spec.grids) if self.spec.padding == "same" else sent)
             returning = Returning(lane.fetch)
             for images, d, first, values in self._finished(lane, image, results.level, band, results.counts):
                 crew.checkpoint()
@@ -226,7 +227,7 @@ def agrees(layers: Layers, reference: Layers) -> bool:
         with torch.inference_mode():
             wanted = [finished(logits, counts=False) for logits in whole_pass(reference, image)]
             ways = [[finished(logits, counts=False).cpu() for logits in whole_pass(layers, image)]]
-            if spec.size_independent:
+            if spec.streams:
                 bands: dict[int, list[Tensor]] = {d: [] for d in spec.heads}
                 for d, _, logits in stream(layers, image, spec.depth, 2**spec.depth):
                     bands[d].append(finished(logits, counts=False).cpu())

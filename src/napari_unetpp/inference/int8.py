@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from napari_unetpp.inference.kernels import LAST, Convolution, whole_pass
+from napari_unetpp.inference.folding import Convolution
+from napari_unetpp.inference.kernels import LAST, whole_pass
 from napari_unetpp.inference.quantise import COUNTS, quantise_network
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from napari_unetpp.inference.kernels import Layers, Unit
     from napari_unetpp.inference.quantise import Calibration, Int8Convolution
     from napari_unetpp.model.spec import NetworkSpec
-    from napari_unetpp.model.unetpp import UNetPlusPlus
+    from napari_unetpp.model.unetpp import Nodes, UNetPlusPlus
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,10 @@ def why_not_int8(spec: NetworkSpec) -> str | None:
         return f"int8 needs nearest or bilinear up-sampling, and {spec.upsampling} is learned"
     if spec.head != "conv1":
         return f"int8 needs heads of one 1 x 1 convolution, not {spec.head}"
+    if spec.encoder:
+        return f"int8 is there for the papers' own encoder, not for {spec.encoder}"
+    if not spec.streams and spec.size_independent:
+        return "int8 is there for max pooling by 2 and padded convolutions of 3 x 3"
     if not weight_limit():
         return "this build of torch or this processor has no exact int8 convolution"
     return None
@@ -151,7 +156,7 @@ class Int8Layers:
     def head(self, d: int) -> Unit:
         return self._units[f"head_{d}.0"]
 
-    def pool(self, x: Tensor) -> Tensor:
+    def pool(self, i: int, x: Tensor) -> Tensor:
         rows = torch.maximum(x[:, :, ::2], x[:, :, 1::2])  # max_pool2d knows no uint8
         return torch.maximum(rows[..., ::2], rows[..., 1::2])
 
@@ -161,6 +166,9 @@ class Int8Layers:
         aligned = self.spec.upsampling == "bilinear-aligned"
         mixed = F.interpolate(x.float(), scale_factor=2, mode="bilinear", align_corners=aligned)
         return mixed.add_(0.5).to(torch.uint8)  # float32: in bf16 255.5 is 256, which is 0 as a count
+
+    def stage(self, i: int, image: Tensor, nodes: Nodes) -> Tensor:
+        raise NotImplementedError("encoders run in floating point")  # `why_not_int8`
 
 
 class _CountsUnit:

@@ -1,7 +1,6 @@
 """The layers of a network, prepared for one device and one precision.
 
-Decides, in this order: what a prepared network offers (`Layers`), how a network becomes bare
-convolutions (`fold_network`: batch normalisation is folded into the weights), how torch runs them
+Decides, in this order: what a prepared network offers (`Layers`), how torch runs its convolutions
 (`TorchLayers`), and one pass over a whole image (`add_diagonal`, `whole_pass`).
 
 On a CPU a convolution of a 2D network goes to oneDNN with weights that were brought into its own
@@ -13,18 +12,18 @@ from __future__ import annotations
 
 import copy
 import logging
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from napari_unetpp.inference.folding import Convolution, fold_network
 from napari_unetpp.inference.joining import side_by_side
-from napari_unetpp.model.unetpp import pad_to_grid
+from napari_unetpp.model.extents import down, enter, fitted, leave
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from napari_unetpp.inference.joining import Buffer
     from napari_unetpp.model.spec import NetworkSpec
@@ -71,78 +70,17 @@ class Layers(Protocol):
         """Unit that gives the logits of level d."""
         ...
 
-    def pool(self, x: Tensor) -> Tensor: ...
+    def pool(self, i: int, x: Tensor) -> Tensor:
+        """X^{i,0} as the first convolution of X^{i+1,0} takes it."""
+        ...
 
     def up(self, i: int, j: int, x: Tensor) -> Tensor:
         """X^{i+1,j-1} up-sampled for X^{i,j}."""
         ...
 
-
-@dataclass(frozen=True, slots=True)
-class Convolution:
-    """A convolution without anything but numbers, float64.
-
-    Parameters
-    ----------
-    before
-        Gain and offset per channel of a normalisation in front, followed by a ReLU, or None.
-    slope
-        Of the ReLU below zero.
-    behind
-        Gain, offset (per channel) and epsilon of an InstanceNorm between the convolution and its ReLU, or None.
-    """
-
-    weight: Tensor
-    bias: Tensor
-    relu: bool
-    before: tuple[Tensor, Tensor] | None = None
-    slope: float = 0.0
-    behind: tuple[Tensor, Tensor, float] | None = None
-
-
-def fold_network(network: UNetPlusPlus) -> Iterator[tuple[str, tuple[Convolution, ...]]]:
-    """Convolutions of every node ("i_j") and of every head ("head_d"), one node at a time.
-
-    Folding is done in float64, so it changes no more than the last bit of a float32; who takes one
-    after the other never holds all weights in it.
-    """
-    for key, node in network.nodes.items():
-        layers = list(node.children())  # two blocks of the same kind
-        half = len(layers) // 2
-        yield key, (_fold(layers[:half]), _fold(layers[half:]))
-    for level, head in network.heads.items():
-        yield f"head_{level}", (_fold(list(head.children()) or [head]),)
-
-
-def _fold(block: list[nn.Module]) -> Convolution:
-    """A block of one convolution and what surrounds it; dropout does nothing in evaluation."""
-    conv: Any = next(layer for layer in block if isinstance(layer, nn.Conv2d | nn.Conv3d))
-    norm = next((layer for layer in block if _is_norm(layer)), None)
-    activation = next((layer for layer in block if isinstance(layer, nn.ReLU | nn.LeakyReLU)), None)
-    relu, slope = activation is not None, float(getattr(activation, "negative_slope", 0.0))
-    weight = conv.weight.detach().double().cpu()
-    bias = weight.new_zeros(len(weight)) if conv.bias is None else conv.bias.detach().double().cpu()
-    instance: Any = next((layer for layer in block if isinstance(layer, nn.InstanceNorm2d | nn.InstanceNorm3d)), None)
-    if instance is not None:  # it measures what the convolution gives, so it cannot be folded
-        gain, offset = (t.detach().double().cpu() for t in (instance.weight, instance.bias))
-        return Convolution(weight, bias, relu, slope=slope, behind=(gain, offset, instance.eps))
-    if norm is None:
-        return Convolution(weight, bias, relu, slope=slope)
-    gain, offset = _affine(norm)
-    if norm is block[0]:  # in front: zeros beyond the border are zeros behind it, so it cannot be folded
-        return Convolution(weight, bias, relu=False, before=(gain, offset), slope=slope)
-    weight = weight * gain.reshape(-1, *(1,) * (weight.ndim - 1))
-    return Convolution(weight, bias * gain + offset, relu, slope=slope)
-
-
-def _is_norm(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.BatchNorm2d | nn.BatchNorm3d)
-
-
-def _affine(norm: Any) -> tuple[Tensor, Tensor]:
-    """Gain and offset per channel of a batch normalisation in evaluation."""
-    gain = norm.weight.detach().double().cpu() / torch.sqrt(norm.running_var.double().cpu() + norm.eps)
-    return gain, norm.bias.detach().double().cpu() - norm.running_mean.double().cpu() * gain
+    def stage(self, i: int, image: Tensor, nodes: Nodes) -> Tensor:
+        """X^{i,0} of a network with an encoder."""
+        ...
 
 
 class TorchLayers:
@@ -157,7 +95,9 @@ class TorchLayers:
     def __init__(self, network: UNetPlusPlus, device: torch.device, dtype: torch.dtype) -> None:
         self.spec = network.spec
         self.device, self.dtype, self.item = device, dtype, dtype.itemsize
-        self._pool = F.max_pool2d if self.spec.ndim == 2 else F.max_pool3d
+        self._encoder = network.encoder and copy.deepcopy(network.encoder).to(device, dtype).eval().requires_grad_(
+            False
+        )
         self._units = {
             key: tuple(make_unit(c, self.spec.ndim, device, dtype) for c in convolutions)
             for key, convolutions in fold_network(network)
@@ -176,17 +116,22 @@ class TorchLayers:
     def head(self, d: int) -> Unit:
         return self._units[f"head_{d}"][0]
 
-    def pool(self, x: Tensor) -> Tensor:
-        return self._pool(x, 2)
+    def pool(self, i: int, x: Tensor) -> Tensor:
+        return down(self.spec, i, x)
 
     def up(self, i: int, j: int, x: Tensor) -> Tensor:
         up: Tensor = self._ups[f"{i}_{j}"](x)
         return up
 
+    def stage(self, i: int, image: Tensor, nodes: Nodes) -> Tensor:
+        assert self._encoder is not None
+        return self._encoder.stage(i, image, nodes)
+
 
 def make_unit(convolution: Convolution, ndim: int, device: torch.device, dtype: torch.dtype) -> Unit:
     """The fastest way that works here to run a convolution."""
-    plain = convolution.slope == 0 and convolution.behind is None
+    plain = convolution.slope == 0 and convolution.behind is None and not convolution.stride and convolution.padded
+    plain = plain and len({*convolution.weight.shape[2:]}) == 1
     if plain and device.type == "cpu" and ndim == 2 and dtype is not torch.float64 and _has_packed(dtype):
         return _PackedUnit(convolution, dtype)
     return _PlainUnit(convolution, ndim, device, dtype)
@@ -196,7 +141,9 @@ class _PlainUnit:
     """A convolution by torch's own functions, on any device."""
 
     def __init__(self, convolution: Convolution, ndim: int, device: torch.device, dtype: torch.dtype) -> None:
-        self.reach = convolution.weight.shape[-1] // 2
+        extents = tuple(convolution.weight.shape[2:])
+        self.reach = extents[0] // 2
+        self._stride = convolution.stride or (1,) * ndim
         self._convolve = _CONVOLVE[ndim]
         self._weight = convolution.weight.to(device, dtype).contiguous(memory_format=LAST[ndim])
         self._bias = convolution.bias.to(device, dtype)
@@ -205,12 +152,12 @@ class _PlainUnit:
         if convolution.behind is not None:
             gain, offset, epsilon = convolution.behind
             self._instance = gain.to(device, dtype), offset.to(device, dtype), epsilon
-        self._around = (self.reach,) * ndim
+        self._around = tuple(k // 2 if convolution.padded else 0 for k in extents)
         self._across = (0, *self._around[1:])
         self.before = _affine_relu(convolution, ndim, device, dtype)
 
     def __call__(self, x: Tensor, *, context: bool = False) -> Tensor:
-        y = self._convolve(x, self._weight, self._bias, padding=self._across if context else self._around)
+        y = self._convolve(x, self._weight, self._bias, self._stride, padding=self._across if context else self._around)
         if self._instance is not None:
             gain, offset, epsilon = self._instance
             y = F.instance_norm(y, weight=gain, bias=offset, eps=epsilon)
@@ -280,7 +227,7 @@ def add_diagonal(layers: Layers, nodes: Nodes, image: Tensor, d: int, buffer: Bu
     Parameters
     ----------
     image
-        What `Layers.enter` gave, a multiple of the grid in extent.
+        What `Layers.enter` gave, of an extent that the network takes (`model.extents`).
     buffer
         Where concatenations are made; None takes new memory for each.
     """
@@ -291,11 +238,14 @@ def add_diagonal(layers: Layers, nodes: Nodes, image: Tensor, d: int, buffer: Bu
 
 def add_node(layers: Layers, nodes: Nodes, image: Tensor, i: int, j: int, buffer: Buffer | None = None) -> None:
     """Compute X^{i,j} into `nodes`, which holds all that it is made from; the rest is as for `add_diagonal`."""
+    if layers.spec.from_encoder(i, j):
+        nodes[i, j] = layers.stage(i, image, nodes)
+        return
     if j == 0:
-        x = image if i == 0 else layers.pool(nodes[i - 1, 0])
+        x = image if i == 0 else layers.pool(i - 1, nodes[i - 1, 0])
     else:
         skips = [nodes[node] for node in layers.spec.same_row(i, j)]
-        up = layers.up(i, j, nodes[i + 1, j - 1])
+        skips, up = fitted(layers.spec, skips, layers.up(i, j, nodes[i + 1, j - 1]))
         x = side_by_side([up, *skips] if layers.spec.concatenation == "up-first" else [*skips, up], buffer)
     for unit in layers.node(i, j):
         x = unit(x if unit.before is None else unit.before(x))
@@ -311,12 +261,11 @@ def head_logits(layers: Layers, nodes: Nodes, d: int) -> Tensor:
 def whole_pass(layers: Layers, image: Tensor, level: int | None = None, buffer: Buffer | None = None) -> list[Tensor]:
     """Logits (batch, class, [z,] y, x) of L1..`level` from one pass; the image may be of any extent."""
     heads = layers.spec.heads_up_to(level)
-    entered = layers.enter(pad_to_grid(image, layers.spec.grid))
-    crop = (slice(None), slice(None), *(slice(n) for n in image.shape[2:]))
+    entered = layers.enter(enter(image, layers.spec))
     nodes: Nodes = {}
     logits = []
     for d in range(heads[-1] + 1):
         add_diagonal(layers, nodes, entered, d, buffer)
         if d in heads:
-            logits.append(head_logits(layers, nodes, d)[crop])
+            logits.append(leave(head_logits(layers, nodes, d), layers.spec, image.shape[2:]))
     return logits

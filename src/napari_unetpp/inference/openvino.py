@@ -20,7 +20,8 @@ import torch
 
 from napari_unetpp.inference.backends import Backend
 from napari_unetpp.inference.crew import ALONE
-from napari_unetpp.inference.kernels import TorchLayers, fold_network
+from napari_unetpp.inference.folding import fold_network
+from napari_unetpp.inference.kernels import TorchLayers
 from napari_unetpp.inference.precision import DTYPES
 from napari_unetpp.model.unetpp import pad_to_grid
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_unetpp.inference.crew import Crew
-    from napari_unetpp.inference.kernels import Convolution
+    from napari_unetpp.inference.folding import Convolution
     from napari_unetpp.model.checkpoint import Model
     from napari_unetpp.model.spec import NetworkSpec
     from napari_unetpp.model.unetpp import UNetPlusPlus
@@ -63,6 +64,11 @@ def prepare_openvino(model: Model, precision: str) -> OpenVinoBackend:
         raise ValueError(
             "engine 'openvino' runs networks of BatchNorm and ReLU, not InstanceNorm, LeakyReLU or a 1x1 convolution in the "
             "up-sampling; use engine torch"
+        )
+    if not (spec.streams or spec.upsampling == "bilinear-aligned") or spec.encoder:
+        raise ValueError(
+            "engine 'openvino' runs networks of the papers' grid: max pooling by 2, padded 3x3 convolutions and no other "
+            "encoder; use engine torch"
         )
     if model.device.type != "cpu":
         raise ValueError(f"engine 'openvino' runs on the CPU, not on {model.device}; use device cpu or engine torch")

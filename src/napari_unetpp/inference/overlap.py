@@ -76,7 +76,7 @@ def patch_groups(tiles: Tiles, bands: Iterable[Tile], batch: int) -> Iterator[Pa
     """
     if not isinstance(tiles.tiling, Overlap):
         raise TypeError(f"bands are made of patches; {tiles.tiling} has none")
-    lead, patch = tiles.leading, tiles.tiling.patch
+    lead, patch = tiles.leading, tiles.input_extent[0]
     row_starts, *other_starts = tiles.patch_starts
     corners = list(itertools.product(*other_starts))
     parts = [tuple(corners[i : i + batch]) for i in range(0, len(corners), batch)]
@@ -105,7 +105,7 @@ class PatchReader:
 
     def __init__(self, tiles: Tiles, read: Read) -> None:
         assert isinstance(tiles.tiling, Overlap)
-        self._tiles, self._read, self._patch = tiles, read, tiles.tiling.patch
+        self._tiles, self._read, self._patch = tiles, read, tiles.input_extent
         self._key: tuple[int, ...] = ()
         self._row: NDArray[Any] = np.empty(0)
 
@@ -113,15 +113,18 @@ class PatchReader:
         """One array (channel, *patch) for each corner of the group."""
         if not group.corners:
             return []
-        lead, patch = self._tiles.leading, self._patch
+        lead, (rows, *edges) = self._tiles.leading, self._patch
         place = group.band.inner.start[:lead]
         if self._key != (*place, group.row):
-            across = tuple(max(n, patch) for n in self._tiles.shape[lead + 1 :])
+            across = tuple(map(max, self._tiles.shape[lead + 1 :], edges))
             after = tuple(i + 1 for i in place)
-            box = Box((*place, group.row, *(0,) * len(across)), (*after, group.row + patch, *across))
+            box = Box((*place, group.row, *(0,) * len(across)), (*after, group.row + rows, *across))
             raw = self._read(box)
-            self._key, self._row = (*place, group.row), raw.reshape(raw.shape[0], patch, *across)
-        return [self._row[(slice(None), slice(None), *(slice(a, a + patch) for a in c))] for c in group.corners]
+            self._key, self._row = (*place, group.row), raw.reshape(raw.shape[0], rows, *across)
+        return [
+            self._row[(slice(None), slice(None), *(slice(a, a + edge) for a, edge in zip(c, edges, strict=True)))]
+            for c in group.corners
+        ]
 
 
 class BandSums:
@@ -129,11 +132,12 @@ class BandSums:
 
     def __init__(self, tiles: Tiles) -> None:
         assert isinstance(tiles.tiling, Overlap)
-        self._lead, self._patch, self._aggregate = tiles.leading, tiles.tiling.patch, tiles.tiling.aggregate
+        self._lead, self._rows, self._aggregate = tiles.leading, tiles.input_extent[0], tiles.tiling.aggregate
         self._extent = tiles.shape[tiles.leading :]
-        line = _window(self._patch) if self._aggregate == "gaussian" else np.ones(self._patch, np.float32)
-        self._weights = [_coverage(n, s, line) for n, s in zip(self._extent, tiles.patch_starts, strict=True)]
-        self._window = _product([line] * len(self._extent))
+        gaussian = self._aggregate == "gaussian"
+        lines = [_window(edge) if gaussian else np.ones(edge, np.float32) for edge in tiles.input_extent]
+        self._weights = list(map(_coverage, self._extent, tiles.patch_starts, lines))
+        self._window = _product(lines)
         self._sums: list[NDArray[np.float32]] = []
         self._band: Tile | None = None
         self._top = 0  # first row of the sums
@@ -166,7 +170,7 @@ class BandSums:
 
     def _shape(self, first: int, stop: int) -> tuple[int, ...]:
         """Extent of the sums of a band: its rows, and those that its last patches reach beyond."""
-        return (min(stop + self._patch, self._extent[0]) - first, *self._extent[1:])
+        return (min(stop + self._rows, self._extent[0]) - first, *self._extent[1:])
 
 
 def _contribution(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from napari_unetpp.inference.schedule import peak_bytes
+from napari_unetpp.model.extents import margins
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -119,14 +120,14 @@ class Planner:
     def region_band(self, extent: Sequence[int], level: int | None) -> int | None:
         """Rows at a time for a single region: as in a run, but never refused."""
         deepest = self.spec.heads_up_to(level)[-1]
-        extent = [math.ceil(n / self.spec.grid) * self.spec.grid for n in extent]
+        extent = [math.ceil(n / grid) * grid for n, grid in zip(extent, self.spec.grids, strict=True)]
         return self.plan(deepest, extent, 1, 1, None, 1).band
 
     def bytes_held(self, level: int, extent: Sequence[int], batch: int, band: int | None, hands: int = 1) -> int:
         """About the most bytes that the maps of one batch take."""
-        grid = self.spec.grid
+        grid = self.spec.grids[0]
         rows = math.ceil(extent[0] / grid) * grid
-        if not self.spec.size_independent:  # no bands, so no schedule; its cousin has as many maps
+        if not self.spec.streams:  # no bands, so no schedule; its cousin has as many maps
             return _whole_bytes(self.spec, level, extent, self.item * batch)
         if band is None:
             return peak_bytes(self.spec, level, extent, rows, item=self.item, batch=batch)
@@ -142,7 +143,7 @@ class Planner:
 
     def _bands(self, level: int, extent: Sequence[int], batch: int) -> Iterator[int | None]:
         """Ways to cut the rows, the fastest first."""
-        if not self.spec.size_independent:
+        if not self.spec.streams:
             yield None
             return
         least = 2**level
@@ -156,6 +157,8 @@ class Planner:
 
 
 def _whole_bytes(spec: NetworkSpec, level: int, extent: Sequence[int], item: int) -> int:
-    voxels = math.prod(math.ceil(n / spec.grid) * spec.grid for n in extent)
-    maps: float = sum(spec.node_width(i, j) / 2 ** (spec.ndim * i) for i, j in spec.nodes if i + j <= level)
+    voxels = math.prod(math.ceil(n / grid) * grid for n, grid in zip(extent, spec.grids, strict=True))
+    if spec.padding != "same":
+        voxels = math.prod(n + sum(margins(spec, axis, n)) for axis, n in enumerate(extent))
+    maps: float = sum(spec.node_width(i, j) / math.prod(spec.reduction(i)) for i, j in spec.nodes if i + j <= level)
     return math.ceil(3 * item * voxels * maps)

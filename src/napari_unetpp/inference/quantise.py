@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from napari_unetpp.inference.kernels import Convolution, fold_network
+from napari_unetpp.inference.folding import Convolution, fold_network
 from napari_unetpp.inference.rounding import nudged, round_smooth
 
 if TYPE_CHECKING:

@@ -17,8 +17,9 @@ from napari_unetpp.inference.backends import Backend, prepare
 from napari_unetpp.inference.inputs import network_input
 from napari_unetpp.inference.joining import Buffer
 from napari_unetpp.inference.kernels import add_node, head_logits
+from napari_unetpp.model.extents import enter, leave
 from napari_unetpp.model.intensity import Scaling, measure
-from napari_unetpp.model.unetpp import pad_to_grid, probabilities
+from napari_unetpp.model.unetpp import probabilities
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,7 +57,7 @@ class RegionCache:
         _check_region(image, model)
         batch = _entered(image, model, scaling)
         self.shape = image.shape[1:]
-        self.image = backend.layers.enter(pad_to_grid(torch.from_numpy(batch), model.spec.grid))
+        self.image = backend.layers.enter(enter(torch.from_numpy(batch), model.spec))
 
 
 def predict_region(
@@ -109,7 +110,6 @@ def deepen(cache: RegionCache, backend: Backend, level: int | None = None) -> It
     Whoever iterates may stop at any time and go on later, also up to another level.
     """
     heads = backend.spec.heads_up_to(level)
-    crop = tuple(slice(n) for n in cache.shape)
     if cache.image is None:
         raise ValueError("the cache is empty; begin it with a region")
     buffer = Buffer() if backend.device.type == "cpu" else None
@@ -124,8 +124,8 @@ def deepen(cache: RegionCache, backend: Backend, level: int | None = None) -> It
                 yield None
         if i == 0 and d in heads and d not in cache.heads:
             with torch.inference_mode(), backend.computing():
-                logits = head_logits(backend.layers, cache.nodes, d)[0][(slice(None), *crop)]
-                cache.heads[d] = probabilities(logits[None].float())[0].cpu().numpy()
+                logits = leave(head_logits(backend.layers, cache.nodes, d), backend.spec, cache.shape)
+                cache.heads[d] = probabilities(logits.float())[0].cpu().numpy()
             yield d
 
 

@@ -89,8 +89,10 @@ def schedule(spec: NetworkSpec, level: int, height: int, band: int) -> tuple[Ste
     ValueError
         Where a number is off the grid, or the network's rows depend on the extent of the image.
     """
-    if not spec.size_independent:
-        raise ValueError(f"{spec.size_dependence}; it cannot go band by band")
+    if not spec.streams:
+        raise ValueError(
+            f"{spec.size_dependence or 'rows that are not those of the plain grid'}; it cannot go band by band"
+        )
     if height % spec.grid or band % 2**level or band < 1:
         raise ValueError(f"height {height} and band {band} are no multiples of {spec.grid} and {2**level}")
     return tuple(_Plan(spec, level, height, band).steps())

@@ -175,7 +175,7 @@ class _Gathering:
         if j == 0:
             if i == 0:
                 return [[self.layers.enter(self.image[:, :, low:high])]]
-            return [[self.layers.pool(self.maps[Rows(i - 1, 0, SECOND)].rows(2 * low, 2 * high))]]
+            return [[self.layers.pool(i - 1, self.maps[Rows(i - 1, 0, SECOND)].rows(2 * low, 2 * high))]]
         skips = [self.maps[Rows(*node, SECOND)].pieces(low, high) for node in spec.same_row(i, j)]
         up = [self._up(i, j, low, high)]
         return [up, *skips] if spec.concatenation == "up-first" else [*skips, up]

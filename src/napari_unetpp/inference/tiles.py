@@ -42,6 +42,7 @@ from napari_unetpp.inference.tiling import (
     Seamless,
     Tiling,
     check_overlap,
+    per_axis,
     resolve_seamless,
     round_up,
     tiling_from_card,
@@ -129,7 +130,7 @@ class Tiles:
     def input_extent(self) -> tuple[int, ...]:
         """Spatial extent of what goes through the network at once: a patch, or the largest outer box."""
         if isinstance(self.tiling, Overlap):
-            return (self.tiling.patch,) * (len(self.shape) - self.leading)
+            return per_axis(self.tiling.patch, len(self.shape) - self.leading)
         return tuple(max(b - a for a, b in spans) for spans in self.outer_spans[self.leading :])
 
     def number(self, index: Sequence[int]) -> int:
@@ -201,22 +202,27 @@ def plan_tiles(
     singles = tuple(tuple((i, i + 1) for i in range(n)) for n in shape[:leading])
     spatial = shape[leading:]
     if isinstance(tiling, Overlap):
-        check_overlap(tiling, spec.grid)
-        starts = tuple(_patch_starts(n, tiling.patch, tiling.stride) for n in spatial)
-        inner, outer = _band_spans(spatial, starts, tiling)
+        check_overlap(tiling, spec.grids)
+        patch, stride = (per_axis(value, spec.ndim) for value in (tiling.patch, tiling.stride))
+        starts = tuple(map(_patch_starts, spatial, patch, stride))
+        inner, outer = _band_spans(spatial, starts, patch, stride[0])
         rows, *across = (spans[0][1] for spans in inner)
         # Across a band only the chunks are cut, so that a viewer need not read a whole band.
         rows = rows if spec.ndim == 2 else _divisor(rows, BAND_ROWS[3])
         chunks = (rows, *(min(n, CHUNK[spec.ndim]) for n in across))
     else:
         tiling = resolve_seamless(tiling, spec, deepest, spatial)
-        edge, halo = int(tiling.inner or 0), int(tiling.halo)
+        assert tiling.inner is not None
+        assert not isinstance(tiling.halo, str)
+        edges, halos = per_axis(tiling.inner, spec.ndim), per_axis(tiling.halo, spec.ndim)
         starts = ()
-        inner = tuple(_cut(n, edge) for n in spatial)
-        outer = tuple(_with_halo(n, edge, halo, spec.grid) for n in spatial)
+        inner = tuple(map(_cut, spatial, edges))
+        # A network without padding mirrors the image at its very end, others at the next multiple of the grid.
+        ends = spatial if spec.padding != "same" else tuple(map(round_up, spatial, spec.grids))
+        outer = tuple(map(_with_halo, spatial, edges, halos, spec.grids, ends))
         # A viewer reads chunks, so those of a large tile are smaller than the tile.
-        part = edge // 2 if edge > LONGEST_CHUNK and edge % 2 == 0 else edge
-        chunks = tuple(min(n, part) for n in spatial)
+        parts = (edge // 2 if edge > LONGEST_CHUNK and edge % 2 == 0 else edge for edge in edges)
+        chunks = tuple(map(min, spatial, parts))
     return Tiles(
         shape=shape,
         tiling=tiling,
@@ -247,14 +253,13 @@ def _cut(extent: int, step: int) -> Spans:
     return tuple((a, min(a + step, extent)) for a in range(0, extent, step))
 
 
-def _with_halo(extent: int, inner: int, halo: int, grid: int) -> Spans:
+def _with_halo(extent: int, inner: int, halo: int, grid: int, end: int) -> Spans:
     """Outer spans that never reach past what a whole-image pass would see.
 
-    There the extent is mirrored up to a multiple of `grid` and lies in zero padding. An outer box
+    That ends at `end`: the extent is mirrored up to a multiple of `grid` and lies in zero padding. An outer box
     that ended elsewhere would put a border of zeros where the whole image has none, or the reverse.
     """
-    padded = round_up(extent, grid)
-    return tuple((max(a - halo, 0), min(round_up(b, grid) + halo, padded)) for a, b in _cut(extent, inner))
+    return tuple((max(a - halo, 0), min(round_up(b, grid) + halo, end)) for a, b in _cut(extent, inner))
 
 
 def _patch_starts(extent: int, patch: int, stride: int) -> tuple[int, ...]:
@@ -264,17 +269,17 @@ def _patch_starts(extent: int, patch: int, stride: int) -> tuple[int, ...]:
 
 
 def _band_spans(
-    spatial: tuple[int, ...], starts: tuple[tuple[int, ...], ...], tiling: Overlap
+    spatial: tuple[int, ...], starts: tuple[tuple[int, ...], ...], patch: tuple[int, ...], stride: int
 ) -> tuple[tuple[Spans, ...], tuple[Spans, ...]]:
     """Inner and outer spans: bands along the first spatial axis, one span along the others."""
-    strides = max(1, round(BAND_ROWS[len(spatial)] / tiling.stride))
-    bands = _cut(spatial[0], strides * tiling.stride)
+    strides = max(1, round(BAND_ROWS[len(spatial)] / stride))
+    bands = _cut(spatial[0], strides * stride)
     reads = []
     for a, b in bands:
-        touching = [s for s in starts[0] if s < b and s + tiling.patch > a]
-        reads.append((touching[0], touching[-1] + tiling.patch))
+        touching = [s for s in starts[0] if s < b and s + patch[0] > a]
+        reads.append((touching[0], touching[-1] + patch[0]))
     across = tuple(((0, n),) for n in spatial[1:])
-    across_reads = tuple(((0, max(n, tiling.patch)),) for n in spatial[1:])
+    across_reads = tuple(((0, max(n, edge)),) for n, edge in zip(spatial[1:], patch[1:], strict=True))
     return (bands, *across), (tuple(reads), *across_reads)
 
 

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from napari_unetpp.model.spec import NetworkSpec
 
 Aggregate = Literal["mean", "vote", "gaussian"]
+Voxels = int | tuple[int, ...]  # for all spatial axes, or one number for each of (z,) y, x
 
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """Square patches every `stride` voxels, whose probabilities are combined where they overlap.
+    """Patches every `stride` voxels, whose probabilities are combined where they overlap.
 
     The last patch of an axis lies flush inside; an axis shorter than the patch is mirrored.
 
@@ -31,13 +32,13 @@ class Overlap:
         ``"gaussian"``: mean weighted by a Gaussian window around the patch centre.
     """
 
-    patch: int = 96
-    stride: int = 48
+    patch: Voxels = 96
+    stride: Voxels = 48
     aggregate: Aggregate = "mean"
 
     def describe(self) -> dict[str, Any]:
         """JSON-able numbers; `tiling_from_card` reads them back."""
-        return {"kind": "overlap", **{f.name: getattr(self, f.name) for f in fields(self)}}
+        return {"kind": "overlap", **{f.name: _plain(getattr(self, f.name)) for f in fields(self)}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +52,16 @@ class Seamless:
     halo
         ``"exact"``: the receptive radius, so that the result equals one pass over the whole image.
         ``"fast"``: 16 voxels. Or a number, a multiple of 2**depth.
+
+    Networks that sample down less along z (`NetworkSpec.steps`) have numbers of their own for each axis.
     """
 
-    inner: int | None = None
-    halo: int | Literal["exact", "fast"] = "exact"
+    inner: Voxels | None = None
+    halo: Voxels | Literal["exact", "fast"] = "exact"
 
     def describe(self) -> dict[str, Any]:
         """JSON-able numbers; `tiling_from_card` reads them back."""
-        return {"kind": "seamless", **{f.name: getattr(self, f.name) for f in fields(self)}}
+        return {"kind": "seamless", **{f.name: _plain(getattr(self, f.name)) for f in fields(self)}}
 
 
 Tiling = Overlap | Seamless
@@ -85,7 +88,31 @@ def tiling_from_card(card: Mapping[str, Any]) -> Tiling:
     known = [f.name for f in fields(kinds[kind])]
     if unknown := sorted(set(values) - set(known)):
         raise ValueError(f"{kind} tiling has no {', '.join(unknown)}; it is described by {', '.join(known)}")
-    return kinds[kind](**values)
+    numbers: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+    return kinds[kind](**numbers)
+
+
+def per_axis(value: Voxels, ndim: int, name: str = "extent") -> tuple[int, ...]:
+    """One number for each of `ndim` axes.
+
+    Raises
+    ------
+    ValueError
+        Where there are more or fewer numbers than axes.
+    """
+    values = (value,) * ndim if isinstance(value, int) else tuple(value)
+    if len(values) != ndim:
+        raise ValueError(f"{name} {_words(values)} has {len(values)} numbers where the model has {ndim} axes")
+    return values
+
+
+def one_number(values: Sequence[int]) -> Voxels:
+    """The number that all axes share, else one for each."""
+    return values[0] if len({*values}) == 1 else tuple(values)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 # Edges of seamless tiles in 2D, the smallest first that reads at most this much more than it writes.
@@ -97,16 +124,18 @@ INNER_3D = 64  # there the memory of 64 + 2 * halo is what binds
 FAST_HALO = 16  # as good labels as any longer one (measured), though not equal to the whole image
 
 
-def check_overlap(tiling: Overlap, grid: int) -> None:
-    """Refuse numbers that do not fit a network of that grid, with a ValueError."""
+def check_overlap(tiling: Overlap, grids: Sequence[int]) -> None:
+    """Refuse numbers that do not fit a network of those grids, one per axis, with a ValueError."""
     if tiling.aggregate not in get_args(Aggregate):
         raise ValueError(f"aggregate {tiling.aggregate!r} is unknown; use {', '.join(get_args(Aggregate))}")
-    _check_multiple("patch", tiling.patch, grid, at_least=grid)
-    if not 1 <= tiling.stride <= tiling.patch:
-        raise ValueError(
-            f"stride {tiling.stride} leaves gaps between patches of {tiling.patch} or none at all; "
-            f"use 1 to {tiling.patch}, for example {tiling.patch // 2}"
-        )
+    patch = per_axis(tiling.patch, len(grids), "patch")
+    _check_multiples("patch", patch, grids, at_least=grids)
+    for edge, stride in zip(patch, per_axis(tiling.stride, len(grids), "stride"), strict=True):
+        if not 1 <= stride <= edge:
+            raise ValueError(
+                f"stride {stride} leaves gaps between patches of {edge} or none at all; use 1 to {edge}, "
+                f"for example {edge // 2}"
+            )
 
 
 def resolve_seamless(tiling: Seamless, spec: NetworkSpec, level: int, spatial: Sequence[int]) -> Seamless:
@@ -117,31 +146,33 @@ def resolve_seamless(tiling: Seamless, spec: NetworkSpec, level: int, spatial: S
     ValueError
         Where a number is off the grid, or an exact halo does not exist for the network.
     """
-    halo = tiling.halo
-    if halo not in ("exact", "fast") and not isinstance(halo, int):
-        raise ValueError(f"halo {halo!r} is unknown; use 'exact', 'fast' or a number of voxels")
-    if halo == "exact":
+    asked, grids = tiling.halo, spec.grids
+    if isinstance(asked, str) and asked not in ("exact", "fast"):
+        raise ValueError(f"halo {asked!r} is unknown; use 'exact', 'fast' or a number of voxels")
+    if asked == "exact":
         if not spec.size_independent:
             raise ValueError(f"{spec.size_dependence}, so no halo is exact; use overlap tiling, or a halo of 'fast'")
-        halo = round_up(spec.receptive_radius(level), spec.grid)
-    elif halo == "fast":
-        halo = round_up(FAST_HALO, spec.grid)
-    _check_multiple("halo", halo, spec.grid, at_least=0)
-    inner = tiling.inner
-    if inner is None:
-        inner = _choose_inner(spec, int(halo), spatial)
-    _check_multiple("inner", inner, spec.grid, at_least=spec.grid)
-    return replace(tiling, inner=inner, halo=halo)
+        halo = _rounded(spec.receptive_radii(level), grids)
+    elif asked == "fast":
+        reach = [FAST_HALO * grid // spec.grid for grid in grids]  # the same number of voxels of the deepest map
+        halo = _rounded(reach, grids)
+    else:
+        halo = per_axis(asked, spec.ndim, "halo")
+    _check_multiples("halo", halo, grids, at_least=(0,) * spec.ndim)
+    inner = _choose_inner(spec, halo, spatial) if tiling.inner is None else per_axis(tiling.inner, spec.ndim, "inner")
+    _check_multiples("inner", inner, grids, at_least=grids)
+    return replace(tiling, inner=one_number(inner), halo=one_number(halo))
 
 
-def _choose_inner(spec: NetworkSpec, halo: int, spatial: Sequence[int]) -> int:
+def _choose_inner(spec: NetworkSpec, halo: Sequence[int], spatial: Sequence[int]) -> tuple[int, ...]:
     if spec.ndim == 3:
-        return round_up(INNER_3D, spec.grid)
-    for edge in (round_up(e, spec.grid) for e in INNER_2D):
-        read = math.prod(_read_of_line(n, edge, halo) for n in spatial)
+        return _rounded((INNER_3D,) * 3, spec.grids)
+    for edge in INNER_2D:
+        inner = _rounded((edge,) * spec.ndim, spec.grids)
+        read = math.prod(_read_of_line(n, e, h) for n, e, h in zip(spatial, inner, halo, strict=True))
         if read <= READ_AT_MOST * math.prod(spatial):
             break
-    return edge
+    return inner
 
 
 def _read_of_line(extent: int, inner: int, halo: int) -> int:
@@ -149,12 +180,22 @@ def _read_of_line(extent: int, inner: int, halo: int) -> int:
     return sum(min(a + inner + halo, extent) - max(a - halo, 0) for a in range(0, extent, inner))
 
 
-def _check_multiple(name: str, value: int, grid: int, *, at_least: int) -> None:
-    if value >= at_least and value % grid == 0:
-        return
-    below, above = value // grid * grid, round_up(max(value, at_least), grid)
-    fix = f"{below} or {above}" if at_least <= below < above else f"{above}"
-    raise ValueError(f"{name} {value} is not a multiple of {grid} (2**depth); use {fix}")
+def _check_multiples(name: str, values: Sequence[int], grids: Sequence[int], *, at_least: Sequence[int]) -> None:
+    for value, grid, least in zip(values, grids, at_least, strict=True):
+        if value >= least and value % grid == 0:
+            continue
+        below, above = value // grid * grid, round_up(max(value, least), grid)
+        fix = f"{below} or {above}" if least <= below < above else f"{above}"
+        where = "2**depth" if len({*grids}) == 1 else "what the network samples down along that axis"
+        raise ValueError(f"{name} {value} is not a multiple of {grid} ({where}); use {fix}")
+
+
+def _words(values: Sequence[int]) -> str:
+    return ", ".join(map(str, values))
+
+
+def _rounded(values: Sequence[int], grids: Sequence[int]) -> tuple[int, ...]:
+    return tuple(round_up(value, grid) for value, grid in zip(values, grids, strict=True))
 
 
 def round_up(value: int, grid: int) -> int:

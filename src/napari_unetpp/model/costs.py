@@ -4,12 +4,13 @@ In this order: the parameters of a network (`parameters`), its operations a voxe
 (`level_costs`). Only convolutions are counted as operations, two for a multiply-add: pooling, normalisation, ReLU and resampling
 together are about one in a hundred, and no tool that counts FLOPs counts them.
 
-A convolution in row i runs on 1 / 2**(ndim * i) of the voxels of the image, which is why the wide layers at the bottom hold most
-of the parameters, and the narrow ones at the top do most of the work.
+A convolution in row i runs on one voxel for each `spec.reduction(i)` of those of the image, which is why the wide layers at the
+bottom hold most of the parameters, and the narrow ones at the top do most of the work. What an image is mirrored by is not counted.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,10 @@ class LevelCost:
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """A convolution, or (kernel 0) a normalisation; `row` is where its multiply-adds are done."""
+    """A convolution, or (kernel 0) a normalisation; `row` is where its multiply-adds are done.
+
+    `kernel` counts the weights of one input and output channel.
+    """
 
     row: int
     kernel: int
@@ -77,7 +81,7 @@ def parameters(spec: NetworkSpec) -> int:
 
 def flops_per_voxel(spec: NetworkSpec) -> float:
     """Operations for each voxel of an image whose extent is a multiple of the grid, two for a multiply-add."""
-    return sum((2 * layer.products / 2 ** (spec.ndim * layer.row) for layer in _layers(spec)), 0.0)
+    return sum((2 * layer.products / math.prod(spec.reduction(layer.row)) for layer in _layers(spec)), 0.0)
 
 
 def _layers(spec: NetworkSpec) -> Iterator[_Layer]:
@@ -86,7 +90,7 @@ def _layers(spec: NetworkSpec) -> Iterator[_Layer]:
         if j > 0:
             below, up = spec.node_width(i + 1, j - 1), spec.up_width(i, j)
             if spec.upsampling.startswith("transposed"):
-                kernel = int(spec.upsampling[-1]) ** spec.ndim
+                kernel = 4**spec.ndim if spec.upsampling == "transposed4" else math.prod(spec.step(i))
                 # strided: each voxel below is multiplied with the whole kernel once
                 yield _Layer(i + 1, kernel, below, up, bias=True)
             elif spec.upsampling == "conv1-bilinear-aligned" and below != up:
@@ -107,7 +111,7 @@ def _node(spec: NetworkSpec, i: int, j: int, inputs: int) -> Iterator[_Layer]:
     out = spec.node_width(i, j)
     middle = inputs // 2 if j > 0 and spec.middle == "half-in" else out
     for before, after in ((inputs, middle), (middle, out)):
-        yield _Layer(i, 3**spec.ndim, before, after, spec.conv_bias)
+        yield _Layer(i, math.prod(spec.kernel(i)), before, after, spec.conv_bias)
         if block in ("conv-bn-relu", "conv-in-relu", "bn-relu-conv"):
             normed = before if block == "bn-relu-conv" else after
             yield _Layer(i, 0, normed, normed, bias=False)

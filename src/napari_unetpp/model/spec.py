@@ -26,18 +26,26 @@ dense      UNet++                         X^{i,0} ... X^{i,j-1}
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, get_args
+from typing import Any
 
-Skips = Literal["plain", "ensemble", "short", "dense"]
-Upsampling = Literal["transposed2", "transposed4", "nearest", "bilinear", "bilinear-aligned", "conv1-bilinear-aligned"]
-Block = Literal["conv-relu", "conv-bn-relu", "bn-relu-conv", "conv-relu-dropout", "conv-in-relu"]
-Head = Literal["conv1", "bn-relu-conv3"]
-Concatenation = Literal["skips-first", "up-first"]
-Middle = Literal["out", "half-in"]
+from napari_unetpp.model.receptive import receptive_radii
+from napari_unetpp.model.spec_checks import (
+    MAX_DEPTH,
+    Block,
+    Concatenation,
+    Head,
+    Middle,
+    Padding,
+    Pooling,
+    Skips,
+    Steps,
+    Upsampling,
+    check_spec,
+)
 
-MAX_DEPTH = 10  # pads images to multiples of 1024 voxels, and its deepest node sees more than 10 000 of them
-CONVOLUTIONS_PER_NODE = 2  # H of equation 1 in both papers: two 3x3 convolutions
+__all__ = ["MAX_DEPTH", "Block", "Middle", "NetworkSpec", "Skips", "Upsampling"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +87,25 @@ class NetworkSpec:
     dropout
         Probability in ``[0, 1)``, used by ``"conv-relu-dropout"`` after each ReLU.
     multiple
-        Inputs are padded to a multiple of this; ``0`` means ``2**depth``. A pruned network keeps its parent's, so that its
-        output stays equal to the parent's head on inputs of any size.
+        Inputs are padded to a multiple of this, one number or one for each axis; ``0`` means what the down-sampling asks for,
+        ``2**depth`` as a rule. A pruned network keeps its parent's, so that its output stays equal to the parent's head on
+        inputs of any size.
+
+    steps
+        Factor, 1 or 2, of the down-sampling between the rows i and i + 1, per row ``0..depth-1`` and per axis; None is 2
+        everywhere. Stacks whose slices lie far apart are not pooled along z at first (`presets.for_spacing`).
+    kernels
+        Odd extent of the blocks' convolutions per row ``0..depth`` and per axis; None is 3 everywhere.
+    pooling
+        ``"max"``, or ``"stride"``: the first convolution of X^{i,0} does it (nnU-Net and what came of it).
+    padding
+        Of the convolutions: ``"same"`` keeps the extent. ``"valid"`` pads nothing and crops what is concatenated, as the U-Net of
+        2015 does; then the image is mirrored past all its borders, so that no border is lost. ``"late"`` pads nothing but the
+        up-sampled maps, with zeros (a tutorial's variant).
+    encoder
+        Name of a network of timm whose stages are X^{i,0} from row `encoder_row` on; empty for none.
+    encoder_row
+        The first row that the encoder gives: the logarithm of its first reduction.
 
     Raises
     ------
@@ -103,54 +128,19 @@ class NetworkSpec:
     middle: Middle = "out"
     conv_bias: bool = True
     dropout: float = 0.0
-    multiple: int = 0
+    multiple: int | tuple[int, ...] = 0
     up_widths: tuple[int, ...] | None = None
     last_width: int | None = None
     negative_slope: float = 0.0
+    steps: Steps | None = None
+    kernels: Steps | None = None
+    pooling: Pooling = "max"
+    padding: Padding = "same"
+    encoder: str = ""
+    encoder_row: int = 1
 
     def __post_init__(self) -> None:
-        for name, allowed in _LITERALS.items():
-            value = getattr(self, name)
-            if value not in allowed and not (name == "decoder_block" and value is None):
-                raise ValueError(f"{name} {value!r} is unknown; use one of {', '.join(allowed)}")
-        if self.ndim not in (2, 3):
-            raise ValueError(f"ndim {self.ndim} is not supported; use 2 or 3")
-        for name in ("in_channels", "classes", *("widths",) * bool(self.widths)):
-            values = getattr(self, name)
-            if any(v < 1 for v in (values if isinstance(values, tuple) else (values,))):
-                raise ValueError(f"{name} {values} must be positive")
-        if self.depth < 1:
-            raise ValueError(f"widths {self.widths} give no level; name at least two widths")
-        if self.depth > MAX_DEPTH:
-            raise ValueError(
-                f"widths of depth {self.depth} are more than any image has use for; use at most {MAX_DEPTH}"
-            )
-        for name in ("decoder_widths", "up_widths"):
-            rows = getattr(self, name)
-            if rows is not None and (len(rows) != self.depth or min(rows) < 1):
-                raise ValueError(
-                    f"{name} {rows} must name {self.depth} rows, one per level, with 1 or more channels each"
-                )
-        if self.up_widths is not None and self.upsampling in ("nearest", "bilinear", "bilinear-aligned"):
-            raise ValueError(
-                f"up_widths {self.up_widths} are for learned up-sampling; {self.upsampling} keeps what is below"
-            )
-        if self.last_width is not None and self.last_width < 1:
-            raise ValueError(f"last_width {self.last_width} must be positive")
-        levels = range(1, self.depth + 1)
-        if not self.heads or list(self.heads) != sorted({*self.heads} & {*levels}):
-            raise ValueError(f"heads {self.heads} must be ascending levels out of 1..{self.depth}")
-        if self.heads[-1] != self.depth:
-            raise ValueError(
-                f"heads {self.heads} leave nodes deeper than L{self.heads[-1]} untrained; prune the widths instead"
-            )
-        if self.skips == "plain" and self.heads != (self.depth,):
-            raise ValueError(f"a plain U-Net has one head, L{self.depth}, not {self.heads}")
-        for name in ("dropout", "negative_slope"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise ValueError(f"{name} {getattr(self, name)} must lie in [0, 1)")
-        if self.multiple % 2**self.depth:
-            raise ValueError(f"multiple {self.multiple} is not a multiple of {2**self.depth} (2**depth)")
+        check_spec(self)
 
     @property
     def depth(self) -> int:
@@ -158,9 +148,32 @@ class NetworkSpec:
         return len(self.widths) - 1
 
     @property
+    def grids(self) -> tuple[int, ...]:
+        """Inputs are padded to a multiple of so many voxels, per spatial axis."""
+        if self.multiple:
+            return self.multiple if isinstance(self.multiple, tuple) else (self.multiple,) * self.ndim
+        return self.reduction(self.depth)
+
+    @property
     def grid(self) -> int:
-        """Inputs are padded to a multiple of this many voxels along every spatial axis."""
-        return self.multiple or 2**self.depth
+        """The largest of `grids`, of which every other is a divisor."""
+        return max(self.grids)
+
+    def step(self, i: int) -> tuple[int, ...]:
+        """Factor of the down-sampling between rows i and i + 1, per spatial axis."""
+        return (2,) * self.ndim if self.steps is None else self.steps[i]
+
+    def reduction(self, i: int) -> tuple[int, ...]:
+        """Voxels of the image that a voxel of row i stands for, per spatial axis."""
+        return tuple(math.prod(self.step(row)[axis] for row in range(i)) for axis in range(self.ndim))
+
+    def kernel(self, i: int) -> tuple[int, ...]:
+        """Extent of the convolutions of the blocks of row i, per spatial axis."""
+        return (3,) * self.ndim if self.kernels is None else self.kernels[i]
+
+    def from_encoder(self, i: int, j: int) -> bool:
+        """Whether X^{i,j} is a stage of the encoder from timm."""
+        return bool(self.encoder) and j == 0 and i >= self.encoder_row
 
     @property
     def nodes(self) -> tuple[tuple[int, int], ...]:
@@ -184,7 +197,17 @@ class NetworkSpec:
             return f"{self.upsampling} up-sampling (align_corners=True) depends on the extent of its input"
         if "conv-in-relu" in (self.block, self.decoder_block):
             return "InstanceNorm depends on all voxels of its input"
+        if self.padding == "late":
+            return "padding of the up-sampled maps reaches deeper with the extent of the input"
+        if self.encoder:
+            return f"encoder {self.encoder} looks as far as its own layers do"
         return ""
+
+    @property
+    def streams(self) -> bool:
+        """Whether it can go band by band: every row of maps lies over as many rows of the image as in the paper's grid."""
+        plain = self.steps is None and self.kernels is None and self.pooling == "max" and self.padding == "same"
+        return plain and self.size_independent
 
     def node_width(self, i: int, j: int) -> int:
         """Channels of X^{i,j}."""
@@ -220,7 +243,7 @@ class NetworkSpec:
             raise ValueError(f"level {level} has no head in this network; it has {have}")
         return tuple(d for d in self.heads if d <= level)
 
-    def receptive_radius(self, level: int | None = None) -> int:
+    def receptive_radii(self, level: int | None = None) -> tuple[int, ...]:
         """Farthest input voxel, per axis, that a logit of L1..`level` depends on (the worst phase on the pooling grid).
 
         Found by following intervals of voxels from the head back to the image, so it holds for every member of the family:
@@ -235,24 +258,11 @@ class NetworkSpec:
             raise ValueError(
                 f"{self.size_dependence}, so no halo makes tiles agree with the whole image; use overlap tiling"
             )
-        last = self.heads_up_to(level)[-1]
-        head_radius = 1 if self.head == "bn-relu-conv3" else 0
-        radius = 0
-        for voxel in range(2**last):
-            low, high = self._input_interval(0, last, voxel - head_radius, voxel + head_radius)
-            radius = max(radius, voxel - low, high - voxel)
-        return radius
+        return receptive_radii(self, self.heads_up_to(level)[-1])
 
-    def _input_interval(self, i: int, j: int, low: int, high: int) -> tuple[int, int]:
-        """Closed interval of image voxels that voxels low..high of X^{i,j} depend on, per axis."""
-        low, high = low - CONVOLUTIONS_PER_NODE, high + CONVOLUTIONS_PER_NODE
-        if j == 0:  # x^{i,0} = H(D(x^{i-1,0}))
-            return (low, high) if i == 0 else self._input_interval(i - 1, 0, 2 * low, 2 * high + 1)
-        intervals = [self._input_interval(*node, low, high) for node in self.same_row(i, j)]
-        # Bilinear and a 4-wide transposed kernel read the two nearest voxels below, the others the one.
-        two = 0 if self.upsampling in ("nearest", "transposed2") else 1
-        intervals.append(self._input_interval(i + 1, j - 1, (low - two) // 2, (high + two) // 2))
-        return min(a for a, _ in intervals), max(b for _, b in intervals)
+    def receptive_radius(self, level: int | None = None) -> int:
+        """The largest of `receptive_radii`."""
+        return max(self.receptive_radii(level))
 
     def pruned(self, level: int) -> NetworkSpec:
         """Specification of the sub-network that computes L1..`level`: nodes with i + j <= level."""
@@ -264,7 +274,9 @@ class NetworkSpec:
             up_widths=None if self.up_widths is None else self.up_widths[:level],
             last_width=self.last_width if level == self.depth else None,
             heads=heads,
-            multiple=self.grid,
+            multiple=self.grids[0] if len({*self.grids}) == 1 else self.grids,
+            steps=None if self.steps is None else self.steps[:level],
+            kernels=None if self.kernels is None else self.kernels[: level + 1],
         )
 
     def with_width(self, first: int) -> NetworkSpec:
@@ -279,6 +291,10 @@ class NetworkSpec:
         )
         heads = tuple(range(1, depth + 1)) if len(self.heads) > 1 else (depth,)
         rows: dict[str, Any] = {"decoder_widths": None, "up_widths": None, "last_width": None}
+        if self.steps is not None:
+            rows["steps"] = (*self.steps, *((2,) * self.ndim for _ in range(depth)))[:depth]
+        if self.kernels is not None:
+            rows["kernels"] = (*self.kernels, *((3,) * self.ndim for _ in range(depth)))[: depth + 1]
         return replace(self, widths=widths, heads=heads, multiple=0, **rows)
 
     def to_json(self) -> dict[str, Any]:
@@ -301,8 +317,7 @@ class NetworkSpec:
                 f"unknown network field {', '.join(unknown)}; a newer version of napari-unetpp may have written it"
             )
         try:
-            plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-            return cls(**plain)
+            return cls(**{k: _as_tuples(v) for k, v in values.items()})
         except TypeError as error:
             raise ValueError(f"the network specification is damaged: {error}") from None
 
@@ -321,13 +336,10 @@ class NetworkSpec:
 
 
 # Later than format 1: written only where they say something, so that older versions read every file that they can build.
-_ADDED = ("up_widths", "last_width", "negative_slope")
-_LITERALS: dict[str, tuple[str, ...]] = {
-    "skips": get_args(Skips),
-    "upsampling": get_args(Upsampling),
-    "block": get_args(Block),
-    "decoder_block": get_args(Block),
-    "head": get_args(Head),
-    "concatenation": get_args(Concatenation),
-    "middle": get_args(Middle),
-}
+def _as_tuples(value: Any) -> Any:
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
+
+
+_ADDED = (
+    "up_widths", "last_width", "negative_slope", "steps", "kernels", "pooling", "padding", "encoder", "encoder_row",
+)  # fmt: skip

@@ -1,25 +1,31 @@
 """The nested grid of nodes X^{i,j}, computed diagonal by diagonal.
 
-In this order: the network, its forward pass (equation 1 of both papers), what a node, an up-sampling and a head are, padding
-to the grid, and logits to probabilities.
+In this order: the network, its forward pass (equation 1 of both papers), what a node, an up-sampling and a head are, and logits to
+probabilities. How images come onto the grid and maps together is in `extents.py`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
+from napari_unetpp.model.backbones import build_encoder
+from napari_unetpp.model.extents import down, enter, fitted, leave, pad_to_grid
+
 if TYPE_CHECKING:
     from napari_unetpp.model.spec import Block, NetworkSpec
 
-_CONV = {2: nn.Conv2d, 3: nn.Conv3d}
-_TRANSPOSED = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+Layer = Callable[..., nn.Module]
+_CONV: dict[int, Layer] = {2: nn.Conv2d, 3: nn.Conv3d}
+_TRANSPOSED: dict[int, Layer] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 _NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 _INSTANCE_NORM = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
-_POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 _LINEAR = {2: "bilinear", 3: "trilinear"}
+
+__all__ = ["Nodes", "UNetPlusPlus", "pad_to_grid", "probabilities", "prune"]
 
 Nodes = dict[tuple[int, int], Tensor]
 
@@ -41,19 +47,22 @@ class UNetPlusPlus(nn.Module):
     def __init__(self, spec: NetworkSpec, *, initialise: bool = True) -> None:
         super().__init__()
         self.spec = spec
-        self.pool = _POOL[spec.ndim](2)
+        self.encoder = build_encoder(spec) if spec.encoder else None
         self.nodes = nn.ModuleDict()
         self.ups = nn.ModuleDict()
         for i, j in spec.nodes:
+            if spec.from_encoder(i, j):
+                continue
             channels = spec.in_channels if i == 0 else spec.widths[i - 1]
             if j > 0:
                 channels = spec.up_width(i, j)
-                self.ups[_key(i, j)] = _upsampling(spec, spec.node_width(i + 1, j - 1), channels)
+                self.ups[_key(i, j)] = _upsampling(spec, spec.node_width(i + 1, j - 1), channels, i)
                 channels += sum(spec.node_width(*node) for node in spec.same_row(i, j))
             self.nodes[_key(i, j)] = _node(spec, channels, i, j)
         self.heads = nn.ModuleDict({str(d): _head(spec, spec.node_width(0, d)) for d in spec.heads})
         if initialise:
-            self.apply(_he_normal)
+            for part in (self.nodes, self.ups, self.heads):  # an encoder has its own
+                part.apply(_he_normal)
 
     def forward(self, image: Tensor, level: int | None = None) -> list[Tensor]:
         """Logits of L1..`level`, shallowest first; a network with a single head gives that one.
@@ -61,8 +70,8 @@ class UNetPlusPlus(nn.Module):
         Parameters
         ----------
         image
-            (batch, channel, [z,] y, x) float. Any extent: it is mirrored past its far ends up to a multiple of `spec.grid`,
-            and the logits are cropped back.
+            (batch, channel, [z,] y, x) float. Any extent: it is mirrored past its far ends up to a multiple of `spec.grids` (and
+            past all ends where convolutions are not padded), and the logits are cropped back.
         level
             Deepest level wanted; nodes with i + j > level are not computed. None is the whole network.
 
@@ -83,7 +92,7 @@ class UNetPlusPlus(nn.Module):
             )
         heads = spec.heads_up_to(level)
         nodes: Nodes = {}
-        padded = pad_to_grid(image, spec.grid)
+        padded = enter(image, spec)
         logits = []
         for d in range(heads[-1] + 1):
             self.add_diagonal(nodes, padded, d)
@@ -93,21 +102,24 @@ class UNetPlusPlus(nn.Module):
 
     def add_diagonal(self, nodes: Nodes, image: Tensor, d: int) -> None:
         """Compute the nodes with i + j = d into `nodes`, which holds all earlier diagonals."""
-        for i, j in self.spec.nodes:
+        spec = self.spec
+        for i, j in spec.nodes:
             if i + j != d:
                 continue
+            if self.encoder is not None and spec.from_encoder(i, j):
+                nodes[i, j] = self.encoder.stage(i, image, nodes)
+                continue
             if j == 0:  # x^{i,0} = H(D(x^{i-1,0}))
-                inputs = image if i == 0 else self.pool(nodes[i - 1, 0])
+                inputs = image if i == 0 else down(spec, i - 1, nodes[i - 1, 0])
             else:  # x^{i,j} = H([[x^{i,k}], U(x^{i+1,j-1})])
-                skips = [nodes[node] for node in self.spec.same_row(i, j)]
-                up = self.ups[_key(i, j)](nodes[i + 1, j - 1])
-                inputs = torch.cat([up, *skips] if self.spec.concatenation == "up-first" else [*skips, up], dim=1)
+                skips = [nodes[node] for node in spec.same_row(i, j)]
+                skips, up = fitted(spec, skips, self.ups[_key(i, j)](nodes[i + 1, j - 1]))
+                inputs = torch.cat([up, *skips] if spec.concatenation == "up-first" else [*skips, up], dim=1)
             nodes[i, j] = self.nodes[_key(i, j)](inputs)
 
     def head_logits(self, nodes: Nodes, d: int, extent: tuple[int, ...]) -> Tensor:
         """Logits of level d out of X^{0,d}, cropped to `extent`."""
-        crop = (slice(None), slice(None), *(slice(n) for n in extent))
-        return cast("Tensor", self.heads[str(d)](nodes[0, d]))[crop]
+        return leave(cast("Tensor", self.heads[str(d)](nodes[0, d])), self.spec, extent)
 
 
 def prune(network: UNetPlusPlus, level: int) -> UNetPlusPlus:
@@ -127,15 +139,20 @@ def _node(spec: NetworkSpec, in_channels: int, i: int, j: int) -> nn.Sequential:
     """H of equation 1: two 3x3 convolutions and what surrounds them."""
     out = spec.node_width(i, j)
     middle = in_channels // 2 if j > 0 and spec.middle == "half-in" else out
+    strided = spec.pooling == "stride" and j == 0 and i > 0
     block = spec.decoder_block if j > 0 and spec.decoder_block is not None else spec.block
     return nn.Sequential(
-        *_convolution(spec, block, in_channels, middle),
-        *_convolution(spec, block, middle, out),
+        *_convolution(spec, block, in_channels, middle, i, spec.step(i - 1) if strided else 1),
+        *_convolution(spec, block, middle, out, i),
     )
 
 
-def _convolution(spec: NetworkSpec, block: Block, in_channels: int, out: int) -> list[nn.Module]:
-    conv = _CONV[spec.ndim](in_channels, out, 3, padding=1, bias=spec.conv_bias)
+def _convolution(
+    spec: NetworkSpec, block: Block, in_channels: int, out: int, i: int, stride: int | tuple[int, ...] = 1
+) -> list[nn.Module]:
+    kernel = spec.kernel(i)
+    padding = tuple(k // 2 for k in kernel) if spec.padding == "same" else 0
+    conv = _CONV[spec.ndim](in_channels, out, kernel, stride=stride, padding=padding, bias=spec.conv_bias)
     relu = nn.LeakyReLU(spec.negative_slope) if spec.negative_slope else nn.ReLU()
     if block == "conv-relu":
         return [conv, relu]
@@ -148,16 +165,17 @@ def _convolution(spec: NetworkSpec, block: Block, in_channels: int, out: int) ->
     return [conv, relu, nn.Dropout(spec.dropout)]
 
 
-def _upsampling(spec: NetworkSpec, below: int, width: int) -> nn.Module:
-    """U of equation 1, from `below` to `width` channels."""
+def _upsampling(spec: NetworkSpec, below: int, width: int, i: int) -> nn.Module:
+    """U of equation 1, from `below` to `width` channels, up to row i."""
+    step = spec.step(i)
     if spec.upsampling == "transposed2":
-        return _TRANSPOSED[spec.ndim](below, width, 2, stride=2)
+        return _TRANSPOSED[spec.ndim](below, width, step, stride=step)
     if spec.upsampling == "transposed4":
         return _TRANSPOSED[spec.ndim](below, width, 4, stride=2, padding=1)
     if spec.upsampling == "nearest":
-        return nn.Upsample(scale_factor=2, mode="nearest")
+        return nn.Upsample(scale_factor=step, mode="nearest")
     aligned = spec.upsampling.endswith("bilinear-aligned")
-    up = nn.Upsample(scale_factor=2, mode=_LINEAR[spec.ndim], align_corners=aligned)
+    up = nn.Upsample(scale_factor=step, mode=_LINEAR[spec.ndim], align_corners=aligned)
     if spec.upsampling == "conv1-bilinear-aligned" and below != width:
         return nn.Sequential(_CONV[spec.ndim](below, width, 1), up)
     return up
@@ -176,22 +194,6 @@ def _he_normal(module: nn.Module) -> None:
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-
-
-def pad_to_grid(image: Tensor, grid: int) -> Tensor:
-    """Image mirrored past the far end of every spatial axis up to a multiple of `grid`.
-
-    Mirrored without repeating the border voxel, back and forth where the axis is shorter than what is missing, so that axes
-    of one voxel work as well.
-    """
-    for axis in range(2, image.ndim):
-        extent = image.shape[axis]
-        missing = -extent % grid
-        if missing:
-            period = max(2 * (extent - 1), 1)
-            index = torch.arange(extent + missing, device=image.device) % period
-            image = image.index_select(axis, torch.where(index < extent, index, period - index))
-    return image
 
 
 def probabilities(logits: Tensor) -> Tensor:
