@@ -247,3 +247,31 @@ def test_a_thin_3d_axis_is_refused_but_one_slice_suits_a_2d_model():
     with pytest.raises(ValueError, match=r"axis 0 .* 1 voxel thin"):
         plan_tiles((1, 64, 64), SOLID, Seamless(32))
     assert plan_tiles((1, 64, 64), FLAT, Seamless(32)).grid == (1, 2, 2)
+
+
+def test_a_bounded_halo_is_as_long_as_a_few_readings_allow():
+    spec = NetworkSpec.preset("vnet++").with_width(4)
+    for shape, level in (((512, 512, 512), 4), ((512, 512, 512), 1), ((40, 300, 300), 3)):
+        bounded, exact = (plan_tiles(shape, spec, Seamless(halo=halo), level=level) for halo in ("bounded", "exact"))
+        mirrored = np.prod([-(-n // 16) * 16 / n for n in shape])  # which is read, and not in the bound
+        assert bounded.read_factor <= 4 * mirrored
+        if bounded.tiling.halo == exact.tiling.halo:
+            continue
+        longer = plan_tiles(shape, spec, Seamless(bounded.tiling.inner, bounded.tiling.halo + spec.grid), level=level)
+        assert longer.read_factor > 4
+    plane = NetworkSpec.preset("default")  # in 2D the exact one is near enough
+    assert (
+        plan_tiles((4096, 4096), plane, Seamless(halo="bounded")).tiling
+        == plan_tiles((4096, 4096), plane, Seamless()).tiling
+    )
+
+
+def test_the_read_factor_counts_what_is_read():
+    spec = NetworkSpec(widths=(4, 8, 16), heads=(1, 2))
+    for tiling in (Overlap(16, 8), Overlap(16, 12), Seamless(16, 8), Seamless(8, 0)):
+        tiles = plan_tiles((3, 40, 64), spec, tiling)
+        if isinstance(tiling, Overlap):
+            read = 3 * len(tiles.patch_starts[0]) * len(tiles.patch_starts[1]) * 16**2
+        else:
+            read = sum(tile.outer.size for tile in tiles)
+        assert tiles.read_factor == pytest.approx(read / (3 * 40 * 64))

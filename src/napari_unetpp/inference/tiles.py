@@ -133,6 +133,20 @@ class Tiles:
             return per_axis(self.tiling.patch, len(self.shape) - self.leading)
         return tuple(max(b - a for a, b in spans) for spans in self.outer_spans[self.leading :])
 
+    @property
+    def read_factor(self) -> float:
+        """How many times a voxel of the stack is read, on average: the price of halos or of overlapping patches.
+
+        >>> from napari_unetpp.model.spec import NetworkSpec
+        >>> round(plan_tiles((512, 512), NetworkSpec.preset("default"), Overlap(96, 48)).read_factor, 2)
+        3.52
+        """
+        if isinstance(self.tiling, Overlap):
+            read = math.prod(len(s) * e for s, e in zip(self.patch_starts, self.input_extent, strict=True))
+        else:
+            read = math.prod(sum(b - a for a, b in spans) for spans in self.outer_spans[self.leading :])
+        return read / math.prod(self.shape[self.leading :])
+
     def number(self, index: Sequence[int]) -> int:
         """Place of a grid position in the order of the axes, whatever is visible."""
         return int(np.ravel_multi_index(tuple(index), self.grid))
