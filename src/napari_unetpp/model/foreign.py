@@ -1,7 +1,7 @@
 """Somebody else's network becomes a model: recognised by the names of its weights, converted, and kept like any other.
 
-In this order: the whole way from a file to a model (`import_checkpoint`) and to the user's folder (`add_foreign`), what the names
-of weights say (`recognise`), the weights under our names, and what an importer is told (`Imported.lines`).
+In this order: what comes out (`Imported`), the whole way from a file to a model (`import_checkpoint`) and to the user's folder
+(`add_foreign`), what the names of weights say (`recognise`), and the weights under our names.
 
 Nothing in a checkpoint is run (`foreign_files`). What its weights cannot say is asked for (`foreign_found.Asked`) or taken as the
 original has it, and then told.
@@ -17,20 +17,23 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from napari_unetpp.model.card import CLASS_COLORS, Card, ClassInfo
+from napari_unetpp.model.card import Card
 from napari_unetpp.model.checkpoint import Model, ModelFileError, one_line, save_model
-from napari_unetpp.model.foreign_files import Checkpoint, is_own, read_checkpoint
-from napari_unetpp.model.foreign_found import HEADS, INTENSITIES, Asked, Found, Heads, Intensities, UnfitError
-from napari_unetpp.model.foreign_heads import average_heads, keep_last_head, rgb_first
+from napari_unetpp.model.foreign_card import classes_of, intensity_of, notes_of, tiling_of
+from napari_unetpp.model.foreign_files import KERAS_LAYERS, is_own, read_checkpoint
+from napari_unetpp.model.foreign_fork import find_fork
+from napari_unetpp.model.foreign_found import HEADS, Asked, Found, Heads, UnfitError
+from napari_unetpp.model.foreign_heads import average_heads, keep_last_head, rgb_first, surrounded
+from napari_unetpp.model.foreign_keras import agreed, find_keras, refuse_backbone
 from napari_unetpp.model.foreign_nested import find_nested, find_shawnbit, find_wide
 from napari_unetpp.model.foreign_unets import find_milesial, find_monai_nested, find_monai_plain
-from napari_unetpp.model.intensity import Intensity
 from napari_unetpp.model.names import check_name, safe_name
+from napari_unetpp.model.packages import import_package, is_package
 from napari_unetpp.model.unetpp import UNetPlusPlus
 from napari_unetpp.model.zoo import SUFFIX, ModelEntry, check_free, copy_model, file_sha256, user_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection
 
     from torch import Tensor
 
@@ -45,24 +48,28 @@ _KNOWN: tuple[tuple[str, str, Callable[[dict[str, Tensor], Asked], Found]], ...]
     (r"upcat_\d\.convs\.", "BasicUNet of MONAI", find_monai_plain),
     (r"up_concat\d\d\.", "UNet_Nested of ShawnBIT", find_shawnbit),
     (r"inc\.(double_conv|conv\.conv)\.", "U-Net of milesial", find_milesial),
+    (r"loc\d\.\d\.\d\.blocks\.", "UNet++ of its authors' PyTorch code (a fork of nnU-Net)", find_fork),
+    (r"conv\d\d_[12]\.", "U-Net or UNet++ of its authors' Keras code", find_keras),
+    (r"decoder_stage\d", "a network of its authors' Keras package segmentation_models", refuse_backbone),
     (r"conv\d_\d\.conv[12]\.", "NestedUNet or UNet of pytorch-nested-unet", find_nested),
 )
 _NOT_YET: tuple[tuple[str, str], ...] = (
-    (r"conv_blocks_context\.\d+\.", "a UNet++ of its authors' PyTorch code (a fork of nnU-Net)"),
+    (r"conv_blocks_(context|localization)\.", "a network of nnU-Net's first version"),
     (r"decoder\.blocks\.x_\d_\d\.", "a UnetPlusPlus of segmentation_models.pytorch"),
     (r"decoder\.blocks\.\d+\.conv1\.", "a Unet of segmentation_models.pytorch"),
     (r"(encoder|decoder)\.stages\.", "a network of nnU-Net"),
 )
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as torchvision and albumentations have them
+_UNBIASED = (r"seg_outputs\.\d+", r"up\d\.\d")  # nnU-Net's heads and up-sampling, without bias: all of a kind or none
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Imported:
-    """A model made of a checkpoint; `what` is what it was recognised as, `notes` what was assumed."""
+    """A model made of a checkpoint; `what` is what it was recognised as, `notes` what was assumed, `found` what its weights say."""
 
     model: Model
     what: str
     notes: tuple[str, ...]
+    found: Found | None = None
 
     @property
     def lines(self) -> dict[str, str]:
@@ -73,10 +80,12 @@ class Imported:
         if intensity.kind == "fixed":
             pairs = zip(intensity.fixed_offset, intensity.fixed_gain, strict=True)
             scaled = ", ".join(f"(raw - {offset:g}) * {gain:.6g}" for offset, gain in pairs)
+        steps = {"steps": ", ".join("x".join(map(str, step)) for step in spec.steps)} if spec.steps else {}
         return {
             "recognised": self.what,
             "input": f"{spec.ndim}D, {spec.in_channels} channel{'s' * (spec.in_channels > 1)}",
             "widths": ", ".join(map(str, spec.widths)),
+            **steps,
             "heads": heads,
             "up-sampling": spec.upsampling,
             "preprocessing": scaled,
@@ -101,31 +110,37 @@ def import_checkpoint(path: Path, asked: Asked = Asked(), name: str | None = Non
     ValueError
         If an option does not fit what was found.
     """
+    if is_package(path):
+        return import_package(path, asked, name)
     checkpoint = read_checkpoint(path)
     what, finder = _finder(path, checkpoint.weights)
     try:
         found = finder(checkpoint.weights, asked)
+        if KERAS_LAYERS in checkpoint.extras:
+            found = agreed(found, checkpoint.extras[KERAS_LAYERS])
+        if asked.padding not in (None, found.spec.padding):
+            raise UnfitError(f"its convolutions are padded, so --padding {asked.padding} does not fit; leave it out")
         state = _converted(checkpoint.weights, found)
         chosen = asked.heads or found.heads
         spec, state = _with_heads(found.spec, state, chosen)
         if found.bgr:
             state = rgb_first(state)
-        intensity = _intensity(asked.intensities or found.intensities, spec.in_channels, bgr=found.bgr)
-        classes = _classes(spec.classes, asked.classes, checkpoint)
+        intensity = intensity_of(asked.intensities or found.intensities, spec.in_channels, bgr=found.bgr)
+        classes = classes_of(spec.classes, asked.classes, checkpoint.extras)
     except ValueError as error:  # NetworkSpec's own words among them
         raise ModelFileError(f"{path}: {what}: {error}") from None
     network = UNetPlusPlus(spec, initialise=False)
     network.load_state_dict(state)
-    notes = tuple(_notes(found, spec, asked))
+    notes = tuple(notes_of(found, spec, asked))
     card = Card(
         name or safe_name(path.stem),
         classes,
         description=f"Imported: {found.name}",
         training={"imported": found.name, "file": path.name, "sha256": file_sha256(path), "notes": list(notes)},
-        recommended_level=spec.depth,
-        tiling=_tiling(spec, found.patch),
+        recommended_level=spec.depth if len(spec.heads) == 1 else found.recommended or spec.depth,
+        tiling=tiling_of(spec, found.patch),
     )
-    return Imported(Model(spec, network.eval(), intensity, card, torch.device("cpu")), found.name, notes)
+    return Imported(Model(spec, network.eval(), intensity, card, torch.device("cpu")), found.name, notes, found)
 
 
 def add_foreign(path: Path, name: str | None = None, asked: Asked = Asked()) -> tuple[ModelEntry, Imported]:  # noqa: B008
@@ -185,10 +200,10 @@ def _converted(weights: dict[str, Tensor], found: Found) -> dict[str, Tensor]:
         raise UnfitError(
             f"the network of its widths {found.spec.widths} cannot be built: {one_line(error)[:120]}"
         ) from None
-    state, used = {}, set()
-    # seg_outputs is nnU-Net's name, whose heads have no bias: all of them or none
-    outputs = {f"{their}.bias" for their in found.modules.values() if their.startswith("seg_outputs.")}
-    unbiased = outputs if outputs.isdisjoint(weights) else set()
+    state, used, unbiased = {}, set(), set()
+    for pattern in _UNBIASED:
+        biases = {f"{their}.bias" for their in found.modules.values() if re.fullmatch(pattern, their)}
+        unbiased |= biases if biases.isdisjoint(weights) else set()
     for key, like in wanted.items():
         module, _, leaf = key.rpartition(".")
         their = f"{found.modules.get(module, module)}.{leaf}"
@@ -198,6 +213,8 @@ def _converted(weights: dict[str, Tensor], found: Found) -> dict[str, Tensor]:
             state[key] = torch.zeros(like.shape, dtype=like.dtype)  # none was counted, none was added
             continue
         value = weights[their]
+        if found.smaller_kernels and value.ndim > 2:
+            value = surrounded(value, like.shape[2:])
         if value.shape != like.shape:
             raise UnfitError(f"its weight {their} has shape {tuple(value.shape)} where {tuple(like.shape)} is wanted")
         state[key] = value.to(like.dtype).clone()
@@ -217,68 +234,3 @@ def _with_heads(spec: NetworkSpec, state: dict[str, Tensor], chosen: Heads) -> t
     if chosen == "all" or len(spec.heads) == 1:
         return spec, state
     return keep_last_head(spec, state) if chosen == "last" else average_heads(spec, state)
-
-
-def _intensity(kind: Intensities, channels: int, *, bgr: bool) -> Intensity:
-    """How 8-bit images became input."""
-    if kind not in INTENSITIES:
-        raise UnfitError(f"intensities {kind!r} are unknown; use {', '.join(INTENSITIES)}")
-    gray = channels > 1
-    if kind in ("percentile", "zscore"):
-        return Intensity("percentile" if kind == "percentile" else "zscore", replicate_gray=gray)
-    if kind in ("unit", "raw"):
-        gain = 1 / 255 if kind == "unit" else 1.0
-        return Intensity("fixed", replicate_gray=gray, fixed_offset=(0.0,) * channels, fixed_gain=(gain,) * channels)
-    if channels != 3:
-        raise UnfitError(
-            f"--intensities {kind} is for 3 channels, and it takes {channels}; use unit, raw, percentile or zscore"
-        )
-    mean, std = (
-        (_MEAN[::-1], _STD[::-1]) if bgr else (_MEAN, _STD)
-    )  # the mean of red was applied to blue; see `rgb_first`
-    more = 255.0 if kind == "imagenet-255" else 1.0
-    return Intensity(
-        "fixed",
-        replicate_gray=gray,
-        fixed_offset=tuple(255 * m for m in mean),
-        fixed_gain=tuple(1 / (255 * s * more) for s in std),
-    )
-
-
-def _classes(count: int, names: tuple[str, ...], checkpoint: Checkpoint) -> tuple[ClassInfo, ...]:
-    if names and len(names) == count - 1 and count > 1:
-        names = ("background", *names)
-    if names and len(names) != count:
-        raise UnfitError(f"it has {count} classes, not {len(names)}; give --class once for each")
-    if not names:
-        masks = checkpoint.extras.get("mask_values")  # milesial's: the gray values of the classes in the masks
-        if not (isinstance(masks, list) and len(masks) == count and all(isinstance(m, int) for m in masks)):
-            masks = []
-        others = [f"mask {m}" for m in masks[1:]] or [f"class {i}" for i in range(1, count)]
-        names = ("foreground",) if count == 1 else ("background", *others)
-    return tuple(ClassInfo(name, CLASS_COLORS[i % len(CLASS_COLORS)]) for i, name in enumerate(names))
-
-
-def _tiling(spec: NetworkSpec, patch: int) -> dict[str, str | int]:
-    """Overlapping patches where no halo is exact; else nothing needs them."""
-    if spec.size_independent:
-        return {"kind": "seamless"}
-    extent = max(64 if spec.ndim == 3 else patch, spec.grid) // spec.grid * spec.grid
-    return {"kind": "overlap", "patch": extent, "stride": extent // 2, "aggregate": "gaussian"}
-
-
-def _notes(found: Found, spec: NetworkSpec, asked: Asked) -> Iterable[str]:
-    yield from found.notes
-    if len(spec.heads) == 1:
-        kept = {"mean": "its heads were averaged to one", "last": "only its last head was kept"}
-        one = len(found.spec.heads) == 1
-        why = "it has no head but that, as without deep supervision" if one else kept[asked.heads or found.heads]
-        yield f"the level slider has one position, L{spec.depth}: {why}, so no shallower level can answer"
-    if found.bgr:
-        yield "it was trained on blue, green, red; its first convolution was turned round, so give it red, green, blue"
-    if asked.intensities is None:
-        others = [k for k in INTENSITIES if k != found.intensities and (spec.in_channels == 3 or "imagenet" not in k)]
-        images = "" if found.intensities == "percentile" else ", for 8-bit images"
-        yield f"its preprocessing is taken to be {found.intensities}{images}: else --intensities {'|'.join(others)}"
-    if not asked.classes:
-        yield "its classes have no names: --class NAME, once for each"

@@ -1,7 +1,8 @@
 """What a checkpoint of somebody else holds, read without running anything in it.
 
-In this order: the file by its first bytes (`read_checkpoint`: safetensors, or torch's own with ``weights_only``), the state dict
-inside the usual wrappers, and what a weight must be to be looked at. Nothing is believed that the size of the file does not allow.
+In this order: the file by its first bytes (`read_checkpoint`: Keras' in `foreign_hdf5`, safetensors, or torch's own with
+``weights_only``), the state dict inside the usual wrappers, and what a weight must be to be looked at. Nothing is believed that the
+size of the file does not allow.
 """
 
 from __future__ import annotations
@@ -10,23 +11,43 @@ import re
 import warnings
 import zipfile
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from napari_unetpp.model.checkpoint import ModelFileError, one_line
+from napari_unetpp.model.foreign_hdf5 import is_keras, read_keras
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")
 _PREFIXES = ("module.", "model.", "_orig_mod.", "net.", "network.")  # DataParallel, Lightning, torch.compile
 _DEEPEST = 5  # wrappers in each other
-_HDF5 = b"\x89HDF\r\n\x1a\n"
+KERAS_LAYERS = "keras layers"  # among the extras: what a file of Keras tells of its layers
+# Numbers of numpy that a trainer kept beside the weights (losses, scores). numpy's own makers of them believe what a file says of
+# its data type, so these stand in for them, and what they are given is forgotten.
+_NUMBERS = (("numpy.core.multiarray", "scalar"), ("numpy._core.multiarray", "scalar"), ("numpy", "dtype"))
 _AGAIN = "save its state_dict alone, with torch.save(network.state_dict(), ...)"
+
+
+class _Forgotten:
+    """Takes what a pickle gives it, and keeps none of it."""
+
+    def __new__(cls, *given: object) -> _Forgotten:
+        del given
+        return super().__new__(cls)
+
+    def __setstate__(self, state: object) -> None:
+        del state
+
+
+_FORGOTTEN = [type(name, (_Forgotten,), {"__module__": module}) for module, name in _NUMBERS]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,12 +80,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; name a model file or a checkpoint")
+    if is_keras(path):
+        read, layers = read_keras(path)
+        return Checkpoint(path, read, {KERAS_LAYERS: layers})
     with path.open("rb") as file:
         start = file.read(9)
-    if start.startswith(_HDF5):
-        raise ModelFileError(
-            f"{path} is a Keras model (HDF5, .h5), which cannot be imported yet; export its weights to PyTorch"
-        )
     if start[8:9] == b"{":
         values: Any = _read_safetensors(path)
     else:
@@ -95,7 +115,8 @@ def _load_torch(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickles of odd versions: what comes out is checked
-            return torch.load(path, map_location="cpu", weights_only=True)
+            with _numbers_forgotten():
+                return torch.load(path, map_location="cpu", weights_only=True)
     except MemoryError:
         raise ModelFileError(f"{path} asks for more memory than there is; {_AGAIN}") from None
     except Exception as error:  # noqa: BLE001 - whatever a pickle machine stumbles over, the file is at fault
@@ -114,6 +135,12 @@ def _load_torch(path: Path) -> Any:
     raise ModelFileError(
         f"{path} is no model file of napari-unetpp, and torch cannot read it as a checkpoint ({text[:80]}); fetch it again"
     )
+
+
+def _numbers_forgotten() -> AbstractContextManager[Any]:
+    """Torch before 2.5 knows no other globals than its own: there such files are refused."""
+    allow = getattr(torch.serialization, "safe_globals", None)
+    return nullcontext() if allow is None else cast("AbstractContextManager[Any]", allow(_FORGOTTEN))
 
 
 def _check_archive(path: Path) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 from napari_unetpp.model.spec import MAX_DEPTH
+from napari_unetpp.model.spec_checks import Padding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,10 +25,12 @@ Heads = Literal["all", "last", "mean"]
 HEADS: tuple[Heads, ...] = get_args(Heads)
 Intensities = Literal["imagenet-255", "imagenet", "unit", "raw", "percentile", "zscore"]
 INTENSITIES: tuple[Intensities, ...] = get_args(Intensities)
+PADDINGS: tuple[Padding, ...] = get_args(Padding)
 
 # Where conv, norm, conv, norm stand in a block of `unetpp._node`.
 _PLACES: dict[str, tuple[int | None, ...]] = {
     "conv-relu": (0, None, 2, None),
+    "conv-relu-dropout": (0, None, 3, None),
     "conv-bn-relu": (0, 1, 3, 4),
     "conv-in-relu": (0, 1, 3, 4),
     "bn-relu-conv": (2, 0, 5, 3),
@@ -55,6 +58,8 @@ class Asked:
         Which of several heads were trained: all (deep supervision), the last, or the mean of their logits.
     negative_slope
         Of the network's LeakyReLU; 0 is a ReLU.
+    padding
+        Of its convolutions, as `spec.NetworkSpec` has it, where the same weights go with several.
     """
 
     upsampling: Free | None = None
@@ -62,6 +67,7 @@ class Asked:
     intensities: Intensities | None = None
     heads: Heads | None = None
     negative_slope: float | None = None
+    padding: Padding | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +88,10 @@ class Found:
         Whether it was trained on blue, green, red.
     patch
         Extent of the patches it is best run on, voxels.
+    recommended
+        Level to use first; None is the deepest.
+    smaller_kernels
+        Whether kernels of theirs may be smaller than those of our row: they are then surrounded by zeros.
     """
 
     name: str
@@ -92,6 +102,8 @@ class Found:
     notes: tuple[str, ...] = ()
     bgr: bool = False
     patch: int = 256
+    recommended: int | None = None
+    smaller_kernels: bool = False
 
 
 def shape(weights: Mapping[str, Tensor], key: str) -> tuple[int, ...]:

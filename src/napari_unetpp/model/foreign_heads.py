@@ -1,7 +1,8 @@
-"""Changes to a network that leave its answers what they are: which heads it keeps, and the order of its colours.
+"""Changes to a network that leave its answers what they are: which heads it keeps, the order of its colours, zeros at kernels.
 
-In this order: the last head alone (`keep_last_head`), one head that gives the mean of all logits (`average_heads`), and red, green,
-blue for a network that was trained on blue, green, red (`rgb_first`). States are those of `UNetPlusPlus.state_dict`.
+In this order: the last head alone (`keep_last_head`), one head that gives the mean of all logits (`average_heads`), red, green,
+blue for a network that was trained on blue, green, red (`rgb_first`), and a small kernel as a larger one (`surrounded`). States are
+those of `UNetPlusPlus.state_dict`.
 """
 
 from __future__ import annotations
@@ -69,3 +70,15 @@ def rgb_first(state: State) -> State:
     """State of the network that takes red, green, blue where it took blue, green, red."""
     key = "nodes.0_0.0.weight"
     return {**state, key: state[key].flip(1)}
+
+
+def surrounded(value: Tensor, extent: tuple[int, ...]) -> Tensor:
+    """Weight of a convolution with zeros around its kernel up to `extent`, odd like its own; as it is where that is smaller.
+
+    >>> surrounded(torch.ones(1, 1, 1, 3), (3, 3))[0, 0].tolist()
+    [[0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]
+    """
+    missing = [(wanted - own) // 2 for own, wanted in zip(value.shape[2:], extent, strict=False)]
+    if min(missing, default=0) < 0:
+        return value
+    return torch.nn.functional.pad(value, [m for axis in reversed(missing) for m in (axis, axis)])

@@ -42,6 +42,7 @@ def find_milesial(weights: Mapping[str, Tensor], asked: Asked) -> Found:
     second = {i: kernel(weights, f"{decoder[i]}.3.weight") for i in decoder}
     halved = any(found[1] != found[0] for found in second.values())
     middle: Middle = "half-in" if halved else "out"
+    biased = f"{encoder[0]}.0.bias" in weights
     notes: list[str] = []
     if transposed:
         learned_upsampling(asked)
@@ -61,7 +62,8 @@ def find_milesial(weights: Mapping[str, Tensor], asked: Asked) -> Found:
         block="conv-bn-relu",
         upsampling=upsampling,
         middle=middle,
-        conv_bias=f"{encoder[0]}.0.bias" in weights,
+        conv_bias=biased,
+        padding=asked.padding or "same",
     )
     modules = {f"heads.{depth}": "outc.conv"}
     for i, their in encoder.items():
@@ -71,6 +73,10 @@ def find_milesial(weights: Mapping[str, Tensor], asked: Asked) -> Found:
         if transposed:
             modules[f"ups.{i}_{depth - i}"] = f"up{depth - i}.up"
     kind = "transposed" if transposed else "bilinear"
+    if biased and transposed and asked.padding is None:  # as in a tutorial's copy of it, whose weights look the same
+        notes.append(
+            "its convolutions are taken to be padded: --padding late|valid if what is up-sampled is, or nothing"
+        )
     notes.append(
         "milesial's training halves its images by default: give it images at half their size if it was trained so"
     )
