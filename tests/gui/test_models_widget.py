@@ -1,10 +1,10 @@
 """The Models dock in a real window: real buttons are pressed, files on disk are looked at."""
 
+import hashlib
 import pickle
 from dataclasses import replace
 
 import pytest
-import torch
 from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
 from qtpy.QtGui import QDesktopServices, QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QFileDialog, QInputDialog, QMessageBox
@@ -15,7 +15,6 @@ from napari_unetpp.gui.shared import shared
 from napari_unetpp.model import zoo
 from napari_unetpp.model.card import ClassInfo
 from napari_unetpp.model.checkpoint import load_model, read_header, save_model
-from tests.model.test_foreign import drawn, nested_shapes
 
 LEFT = Qt.MouseButton.LeftButton
 YES, NO = QMessageBox.StandardButton.Yes, QMessageBox.StandardButton.No
@@ -64,7 +63,7 @@ def answers(monkeypatch):
 
             monkeypatch.setattr(place, attribute, dialog)
 
-        put("open", QFileDialog, "getOpenFileName", (str(file or ""), ""))
+        put("open", QFileDialog, "getOpenFileNames", ([str(file)] if file else [], ""))
         put("save", QFileDialog, "getSaveFileName", (str(save or ""), ""))
         put("name", QInputDialog, "getText", (name or "", name is not None))
         put("delete", QMessageBox, "question", delete or NO)
@@ -89,7 +88,11 @@ def press(dock, button, qtbot):
 
 
 def settle(dock, qtbot):
-    qtbot.waitUntil(lambda: dock.job is None and dock._reading is None and not dock._waiting, timeout=30_000)
+    def idle():
+        jobs = (dock.job, dock._reading, dock.import_box.job, dock.import_box._looking, dock.export_box.job)
+        return not any(jobs) and not dock._waiting and (dock.import_box.path is not None or not dock._foreign)
+
+    qtbot.waitUntil(idle, timeout=60_000)
 
 
 def on_disk(folder):
@@ -127,17 +130,6 @@ def test_an_import_is_listed_selected_and_told(open_dock, tiny_model, tmp_path, 
     assert (folder / "walls.safetensors").read_bytes() == path.read_bytes()
     assert dock.status.text() == "Imported walls."
     assert changes == [True]
-
-
-def test_a_checkpoint_of_another_package_becomes_a_model(open_dock, tmp_path, folder, qtbot, answers):
-    dock = open_dock()
-    torch.save({"state_dict": drawn(nested_shapes(heads=("final1", "final2", "final3", "final4")))}, tmp_path / "n.pth")
-    answers(file=tmp_path / "n.pth")
-    press(dock, dock.import_button, qtbot)
-    qtbot.waitUntil(lambda: "n" in names(dock), timeout=10_000)
-    assert dock.chosen().header.spec.heads == (1, 2, 3, 4)
-    assert "NestedUNet" in dock.status.text()
-    assert (folder / "n.safetensors").exists()
 
 
 def test_a_taken_name_is_asked_for_and_nothing_is_replaced(open_dock, tiny_model, tmp_path, folder, qtbot, answers):
@@ -183,7 +175,7 @@ def test_an_unreadable_file_is_listed_with_its_problem_and_can_go(open_dock, fol
     choose(dock, "broken")
     assert dock.list.currentItem().text(3) == "unreadable"
     assert "cannot be used" in dock.card.toPlainText()
-    assert not dock.save_button.isEnabled()
+    assert not dock.export_box.export_button.isEnabled()
     answers(delete=YES)
     press(dock, dock.delete_button, qtbot)
     qtbot.waitUntil(lambda: names(dock) == ["tiny"], timeout=10_000)
@@ -226,7 +218,7 @@ def test_delete_asks_first(open_dock, folder, qtbot, answers, changes):
     assert changes == [True]
 
 
-def test_shipped_models_can_only_be_looked_at_and_pruned(open_dock, folder, tmp_path, monkeypatch, qtbot):
+def test_shipped_models_can_only_be_looked_at_and_exported(open_dock, folder, tmp_path, monkeypatch, qtbot):
     dock = open_dock()
     shipped = tmp_path / "shipped"
     shipped.mkdir()
@@ -236,36 +228,7 @@ def test_shipped_models_can_only_be_looked_at_and_pruned(open_dock, folder, tmp_
     qtbot.waitUntil(lambda: dock.list.topLevelItem(0).text(1) == "shipped", timeout=10_000)
     assert not dock.rename_button.isEnabled()
     assert not dock.delete_button.isEnabled()
-    assert dock.save_button.isEnabled()
-
-
-def test_a_pruned_model_has_the_heads_of_the_whole(open_dock, model, folder, qtbot, answers):
-    dock = open_dock()
-    asked = answers(save=folder / "small")  # whoever types no ending gets one
-    dock.level.setCurrentIndex(dock.level.findData(1))
-    press(dock, dock.save_button, qtbot)
-    assert asked[-1][1][1] == str(folder / "tiny-L1.safetensors")
-    qtbot.waitUntil(lambda: names(dock) == ["small", "tiny"], timeout=10_000)
-    assert dock.chosen().entry.name == "small"
-    pruned = load_model("small", "cpu")
-    image = torch.rand(1, 1, 33, 20)
-    with torch.no_grad():
-        (head,) = pruned.network(image)
-        assert torch.equal(head, model.network(image)[0])
-    assert pruned.card.training["pruned_from"]["sha256"] == model.sha256
-
-
-def test_a_pruned_model_replaces_neither_its_parent_nor_what_was_not_asked_about(open_dock, folder, qtbot, answers):
-    dock = open_dock()
-    before = (folder / "tiny.safetensors").read_bytes()
-    answers(save=folder / "tiny.safetensors")
-    press(dock, dock.save_button, qtbot)
-    assert "itself" in dock.status.toolTip()
-    answers(save=folder / "tiny")
-    press(dock, dock.save_button, qtbot)
-    assert "exists" in dock.status.toolTip()
-    assert (folder / "tiny.safetensors").read_bytes() == before
-    assert on_disk(folder) == ["tiny.safetensors"]
+    assert dock.export_box.export_button.isEnabled()
 
 
 def drop(kind, dock, paths):
@@ -343,6 +306,29 @@ def test_scores_have_a_column_per_level_and_the_advised_one_is_bold(tiny_model, 
     assert ">0.510<" in page
     assert "<b>0.510</b>" not in page
     assert "Dice" in page
+
+
+def test_the_card_has_the_hashes_of_the_model_and_of_what_it_was_made_from(tiny_model, tmp_path):
+    grandparent, parent, theirs = "a" * 64, "b" * 64, "c" * 64
+    pruned = {"name": "whole", "sha256": parent, "depth": 4, "pruned_from": {"name": "<old>", "sha256": grandparent}}
+    record = {"pruned_from": pruned, "parent": "d" * 64, "imported": "UNet", "file": "n.pth", "sha256": theirs}
+    path = save_model(
+        replace(tiny_model(), card=replace(tiny_model().card, training=record)), tmp_path / "m.safetensors"
+    )
+    own = hashlib.sha256(path.read_bytes()).hexdigest()
+    page = card_page(ModelFile(zoo.ModelEntry("m", path, "user"), read_header(path), sha256=own))
+    assert [page.index(sha) for sha in (own, parent, grandparent, "d" * 64, theirs)] == sorted(
+        page.index(sha) for sha in (own, parent, grandparent, "d" * 64, theirs)
+    )
+    assert "whole, unpruned" in page
+    assert "<old>" not in page
+
+
+@pytest.mark.parametrize(
+    "record", [{"pruned_from": {"sha256": 5}}, {"notes": [1, None]}, {"notes": "x"}, {"imported": {}}]
+)
+def test_an_odd_record_is_no_harm(tiny_model, tmp_path, record):
+    assert "SHA-256" in page_of(tiny_model(), tmp_path, training=record)
 
 
 def test_an_empty_record_has_no_sentence():

@@ -155,7 +155,8 @@ def test_what_is_chosen_on_the_page_is_preferred(page, dialog, qtbot, tmp_path):
     from qtpy.QtWidgets import QPushButton
 
     shown = list(fields(dialog).values())
-    tiling, device, memory, folder, live = shown
+    tiling, planes, device, memory, folder, live = shown
+    planes.setCurrentText("zyx")
     tiling.setCurrentText("seamless")
     device.setCurrentText("cuda")
     memory.selectAll()
@@ -164,5 +165,5 @@ def test_what_is_chosen_on_the_page_is_preferred(page, dialog, qtbot, tmp_path):
     live.click()
     (ok,) = [button for button in dialog.findChildren(QPushButton) if button.text() == "OK"]
     qtbot.mouseClick(ok, Qt.MouseButton.LeftButton)
-    assert preferences() == Preferences("seamless", "cuda", 2048, tmp_path, False)
+    assert preferences() == Preferences("seamless", "cuda", 2048, tmp_path, False, "zyx")
     assert "memory_mib: 2048" in (tmp_path / "napari-unetpp.yaml").read_text()

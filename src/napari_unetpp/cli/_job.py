@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_unetpp.cli._events import counted, predicting, told
 from napari_unetpp.cli._output import BadUsage, Bar, Failure, Output, is_disk_full, one_line
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from napari_unetpp.box import Box
     from napari_unetpp.inference.backends import Backend, Engine, Precision
+    from napari_unetpp.inference.planes import Planes
     from napari_unetpp.inference.store import PredictionStore
     from napari_unetpp.inference.tiles import Tiles
     from napari_unetpp.model.checkpoint import Model
@@ -60,7 +62,7 @@ def select_channel(stack: Stack, channel: int | None, model: Model) -> Stack:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
-    """One run into one store."""
+    """One run into one store; with `planes`, along z, y and x."""
 
     stack: Stack
     model: Model
@@ -72,6 +74,7 @@ class Job:
     overwrite: bool = False
     memory: int | None = None
     threads: int | None = None
+    planes: Planes | None = None
 
 
 def run(job: Job, say: Output) -> tuple[PredictionStore, dict[str, Any]]:
@@ -92,30 +95,32 @@ def run(job: Job, say: Output) -> tuple[PredictionStore, dict[str, Any]]:
         overwrite=job.overwrite,
         command=shlex.join(["napari-unetpp", *sys.argv[1:]]),
         precision=job.backend.precision,
+        planes=None if job.planes is None else job.planes.describe(),
     )
     fresh = job.overwrite or not existed
     try:
         return store, _predict(job, store, say, fresh)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            f"cancelled: {job.output} holds {store.done_count} of {len(job.tiles)} tiles; the same "
+            f"cancelled: {job.output} holds {' of '.join(map(str, counted(job, store)))} tiles; the same "
             "command goes on from there" + (" (without --overwrite)" if job.overwrite else "")
         ) from None
     except Exception as error:
-        if fresh and not store.done_count:
+        done, total = counted(job, store)
+        if fresh and not done:
             shutil.rmtree(job.output, ignore_errors=True)
             raise
         raise Failure(
-            f"{one_line(error)}; {job.output} keeps {store.done_count} of {len(job.tiles)} tiles"
+            f"{one_line(error)}; {job.output} keeps {done} of {total} tiles"
             + (", free some space and" if is_disk_full(error) else ",")
             + " the same command goes on from there"
         ) from error
 
 
 def _predict(job: Job, store: PredictionStore, say: Output, fresh: bool) -> dict[str, Any]:
-    from napari_unetpp.inference.predict import TileDone, predict_stack
+    from napari_unetpp.inference.events import Waiting
 
-    began, before = time.monotonic(), store.done_count
+    began, (before, total) = time.monotonic(), counted(job, store)
     best = job.backend.best_batch(job.tiles.level, job.tiles.input_extent)
     details = {
         "region": None if job.region is None else [job.region.start, job.region.stop],
@@ -128,39 +133,20 @@ def _predict(job: Job, store: PredictionStore, say: Output, fresh: bool) -> dict
     batch = int(store.record.get("batch", best))
     _tell_start(job, store, say)
     voxels = 0
-    run = predict_stack(
-        job.stack,
-        job.model,
-        job.tiles,
-        store,
-        batch=batch,
-        backend=job.backend,
-        memory=job.memory,
-        threads=job.threads,
-    )
-    with Bar(say, "segment", len(job.tiles), before) as bar, closing(run) as events:
+    with Bar(say, "segment", total, before) as bar, closing(predicting(job, store, batch)) as events:
         for event in events:
-            if not isinstance(event, TileDone):
+            if isinstance(event, Waiting):
                 continue
             voxels = event.voxels
             bar.show(event.done, _rate(voxels, event.seconds))
-            say.event(
-                "tile",
-                done=event.done,
-                total=event.total,
-                index=event.tile.index,
-                start=event.tile.inner.start,
-                stop=event.tile.inner.stop,
-                seconds=event.seconds,
-                voxels=voxels,
-            )
+            say.event(**told(event))
     seconds = time.monotonic() - began
     if job.backend.ladder.note:
         say.say(job.backend.ladder.note)
     return {
         "output": job.output,
         "levels": [f"L{d}" for d in store.levels],
-        "tiles": len(job.tiles),
+        "tiles": total,
         "resumed": before,
         "seconds": seconds,
         "voxels": voxels,
@@ -220,9 +206,10 @@ def _tell_start(job: Job, store: PredictionStore, say: Output) -> None:
     extents = ", ".join(f"{axis} {n}" for axis, n in zip(image.axes_predicted, image.shape_predicted, strict=True))
     channels = f", {image.channels} channels" if image.channel_axis is not None else ""
     levels = ", ".join(f"L{d}" for d in store.levels)
-    tiling = " ".join(str(v) for v in job.tiles.describe().values())
+    tiling = " ".join("x".join(map(str, v)) if isinstance(v, list) else str(v) for v in job.tiles.describe().values())
     say.say(f"{image.name}: {extents}{channels}, {image.dtype}")
-    say.say(f"{network.card.name} ({levels}) on {network.device} in {job.backend.precision}, {tiling}")
+    along = "" if job.planes is None else ", the mean of planes along z, y and x"
+    say.say(f"{network.card.name} ({levels}) on {network.device} in {job.backend.precision}, {tiling}{along}")
     say.event(
         "start",
         stack=image.path or image.name,
@@ -235,8 +222,9 @@ def _tell_start(job: Job, store: PredictionStore, say: Output) -> None:
         precision=job.backend.precision,
         levels=[f"L{d}" for d in store.levels],
         tiling=job.tiles.describe(),
-        tiles=len(job.tiles),
-        done=store.done_count,
+        planes=1 if job.planes is None else 3,
+        tiles=counted(job, store)[1],
+        done=counted(job, store)[0],
         output=job.output,
     )
 

@@ -3,7 +3,7 @@
 1. The words that options take.
 2. `parse_memory`, `parse_region`, `refuse_what_comes_later`: text to values.
 3. `choose_tiling`, `choose_levels`: options over what the model's card recommends.
-4. `plan`: tiles that keep within `--memory`.
+4. `plan`, `plan_three`: tiles that keep within `--memory`.
 
 All raise `BadUsage`, which ends the command with exit code 2.
 """
@@ -11,6 +11,7 @@ All raise `BadUsage`, which ends the command with exit code 2.
 from __future__ import annotations
 
 import re
+from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -18,14 +19,16 @@ from typing import TYPE_CHECKING, Any
 from napari_unetpp.cli._output import BadUsage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from napari_unetpp.box import Box
     from napari_unetpp.inference.backends import Backend
+    from napari_unetpp.inference.planes import Planes
     from napari_unetpp.inference.tiles import Tiles
     from napari_unetpp.inference.tiling import Tiling
     from napari_unetpp.model.checkpoint import Model
     from napari_unetpp.model.spec import NetworkSpec
+    from napari_unetpp.stacks import Stack
 
 _UNITS = {"": 1, "k": 1, "m": 2, "g": 3, "t": 4}
 
@@ -52,6 +55,11 @@ class Precision(StrEnum):
 class Engine(StrEnum):
     torch = "torch"
     openvino = "openvino"
+
+
+class PlanesAlong(StrEnum):
+    one = "1"
+    three = "3"
 
 
 class Unpainted(StrEnum):
@@ -127,9 +135,9 @@ def choose_tiling(
     """The card's tiling with the options that were given in place of its numbers."""
     from napari_unetpp.inference.tiling import Overlap, tiling_from_card
 
-    tiling = tiling_from_card(model.card.tiling)
+    tiling = tiling_from_card(model.card.tiling, model.spec.ndim)
     if kind is not None and kind.value != tiling.describe()["kind"]:
-        tiling = tiling_from_card({"kind": kind.value})
+        tiling = tiling_from_card({"kind": kind.value}, model.spec.ndim)
     given: dict[str, Any] = {
         "patch": patch,
         "stride": stride,
@@ -173,8 +181,29 @@ def plan(shape: Sequence[int], backend: Backend, tiling: Tiling, level: int | No
     """Tiles of a stack that a backend can predict within `memory` bytes, where that is given."""
     from napari_unetpp.inference.fitting import fitting_tiles
 
-    try:
+    with _told_as_usage(memory):
         return fitting_tiles(shape, backend, tiling, level=level, memory=memory)
+
+
+def plan_three(
+    image: Stack, backend: Backend, tiling: Tiling, level: int | None, memory: int | None, anisotropic: bool
+) -> Planes:
+    """The plan along z, y and x, within `memory` bytes where that is given."""
+    from napari_unetpp.inference.planes import plan_planes, why_not_planes, why_unequal
+
+    if problem := why_not_planes(image, backend.spec):
+        raise ValueError(f"--planes 3: {problem}; leave it out")
+    if not anisotropic and (problem := why_unequal(image)):
+        raise ValueError(f"--planes 3: {problem}; leave it out, or add --anisotropic to do it all the same")
+    with _told_as_usage(memory):
+        return plan_planes(image, backend, tiling, level=level, memory=memory)
+
+
+@contextmanager
+def _told_as_usage(memory: int | None) -> Iterator[None]:
+    """A bound of memory that is too low, in words of the option."""
+    try:
+        yield
     except MemoryError as error:
         assert memory is not None
         raise BadUsage(

@@ -20,7 +20,7 @@ from napari_unetpp.cli._job import (
     tell_end,
     write_labels,
 )
-from napari_unetpp.cli._output import Output, reported
+from napari_unetpp.cli._output import BadUsage, Output, reported
 from napari_unetpp.model.zoo import DEFAULT_MODEL
 
 
@@ -39,6 +39,13 @@ def segment(
     aggregate: Annotated[
         options.Aggregate | None, typer.Option(help="How patches are combined.  [default: mean]")
     ] = None,
+    planes: Annotated[
+        options.PlanesAlong,
+        typer.Option(help="3: a 2D model along z, y and x, the mean of three; for stacks with voxels of equal edges."),
+    ] = options.PlanesAlong.one,
+    anisotropic: Annotated[
+        bool, typer.Option("--anisotropic", help="With --planes 3: also where z is spaced otherwise than y and x.")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     precision: Annotated[
         options.Precision,
@@ -76,6 +83,8 @@ def segment(
     """Segment a stack at all levels. The same command again goes on where it was stopped."""
     options.refuse_what_comes_later(cluster)
     options.check_device(device)
+    if anisotropic and planes is options.PlanesAlong.one:
+        raise BadUsage("--anisotropic belongs to --planes 3; add that")
     budget = options.parse_memory(memory) if memory is not None else None
     say = Output(as_json)
     with ExitStack() as opened:
@@ -94,8 +103,13 @@ def segment(
             check_labels_path(labels, stack, output, overwrite)
         begun = None if overwrite else output
         backend = make_backend(network, image, precision.value, say, output=begun, engine=engine.value)
-        tiles = options.plan(image.shape_predicted, backend, chosen_tiling, level, budget)
-        job = Job(image, network, tiles, output, backend, box, channel, overwrite, budget, threads)
+        along = None
+        if planes is options.PlanesAlong.three:
+            along = options.plan_three(image, backend, chosen_tiling, level, budget, anisotropic)
+            tiles = along.tiles
+        else:
+            tiles = options.plan(image.shape_predicted, backend, chosen_tiling, level, budget)
+        job = Job(image, network, tiles, output, backend, box, channel, overwrite, budget, threads, along)
         store, summary = run(job, say)
         tell_end(summary, say)
         if labels is not None:

@@ -90,7 +90,7 @@ def model_choice(name: str, path: Path) -> ModelChoice:
         levels = tuple((d, _level_text(d, spec.heads, card.recommended_level)) for d in spec.heads)
         tilings = tuple(
             (kind, text + (" (recommended)" if place == 0 else ""))
-            for place, (kind, text) in enumerate(_tilings(card, exact=spec.size_independent))
+            for place, (kind, text) in enumerate(_tilings(card, spec.ndim, exact=spec.size_independent))
         )
     except (ValueError, TypeError, OSError) as error:  # one bad file must not hide the others
         line = one_line(error)
@@ -103,15 +103,20 @@ def _level_text(level: int, heads: tuple[int, ...], recommended: int) -> str:
     return text + (" (recommended)" if level == recommended != heads[-1] else "")
 
 
-def _tilings(card: Card, *, exact: bool) -> list[tuple[str, str]]:
-    from napari_unetpp.inference.tiling import Overlap, tiling_from_card
+def _tilings(card: Card, ndim: int, *, exact: bool) -> list[tuple[str, str]]:
+    from napari_unetpp.inference.tiling import Overlap, Seamless, tiling_from_card
 
-    recommended = tiling_from_card(card.tiling)
-    overlap = recommended if isinstance(recommended, Overlap) else Overlap()
-    numbers = f"Overlap {overlap.patch}/{overlap.stride}, {overlap.aggregate}"
+    recommended = tiling_from_card(card.tiling, ndim)
+    overlap = tiling_from_card({"kind": "overlap"}, ndim) if isinstance(recommended, Seamless) else recommended
+    assert isinstance(overlap, Overlap)
+    numbers = f"Overlap {_voxels(overlap.patch)}/{_voxels(overlap.stride)}, {overlap.aggregate}"
     offered = [("seamless", "Seamless")] if exact or overlap is not recommended else []
     offered.insert(0 if overlap is recommended else len(offered), ("overlap", numbers))
     return offered
+
+
+def _voxels(number: int | tuple[int, ...]) -> str:
+    return str(number) if isinstance(number, int) else " x ".join(map(str, number))
 
 
 def _summary(header: Header) -> str:

@@ -32,6 +32,7 @@ class CommandRequest:
     fast: bool
     region: Box | None
     memory_mib: int | None
+    planes: bool = False
 
 
 def describe_command(request: CommandRequest) -> Generator[str]:
@@ -75,6 +76,7 @@ def command_line(request: CommandRequest, series: int = 0) -> str:
     """The words, quoted for the shell of this system."""
     words = ["napari-unetpp", "segment", str(request.source), "-o", str(request.output), "--model", request.model]
     words += ["--level", str(request.level), "--tiling", request.tiling, "--axes", request.axes]
+    words += ["--planes", "3"] * request.planes
     words += ["--series", str(series)] * (series > 0)
     words += ["--device", request.device] * (request.device != "auto")
     words += ["--precision", "int8"] * request.fast

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from napari_unetpp.gui.models_import_work import plain_note
 from napari_unetpp.model.costs import level_costs
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 LONGEST = 1500  # characters of one text of a card
 MOST_CLASSES = 40
+MOST_ANCESTORS = 8
+MOST_NOTES = 12
 FAMILY = {"plain": "U-Net", "ensemble": "U-Net^e", "short": "UNet+", "dense": "UNet++"}
 SCORE_NAMES = {
     "iou": "IoU",
@@ -73,8 +76,11 @@ def _rows(file: ModelFile, header: Header) -> dict[str, str]:
         "Credit": _text(card.credit),
         "Training": _text(training_sentence(card.training)),
         "Network": f"{FAMILY[spec.skips]}, widths {widths}, {spec.upsampling} up-sampling",
+        "Assumed": "<br>".join(_text(note) for note in _assumed(card.training)),
         "Card name": "" if card.name == file.entry.name else _text(card.name),
-        "File": f"{_megabytes(file.size)}, sha256 {file.sha256[:12] or '…'}<br>{_text(str(file.entry.path))}",
+        "File": f"{_megabytes(file.size)}<br>{_text(str(file.entry.path))}",
+        "SHA-256": file.sha256 or "…",
+        "Made from": "<br>".join(_text(f"{what}: {sha256}") for what, sha256 in ancestors(card.training)),
     }
 
 
@@ -106,6 +112,33 @@ def training_sentence(record: Mapping[str, Any]) -> str:
     if isinstance(pruned := record.get("pruned_from"), Mapping):
         parts.append(f"pruned from {pruned.get('name')} {str(pruned.get('sha256'))[:12]}")
     return "; ".join(part for part in parts if part)
+
+
+def ancestors(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(what it is, sha256) of each file that a model was made from, the nearest first; a file that was never saved has no hash.
+
+    Examples
+    --------
+    >>> ancestors({"parent": "9e2c", "pruned_from": {"name": "cells", "sha256": "51ab", "depth": 4}})
+    [('cells, unpruned', '51ab'), ('parent, before its training', '9e2c')]
+    """
+    found: list[tuple[str, str]] = []
+    pruned = record.get("pruned_from")
+    while isinstance(pruned, Mapping) and len(found) < MOST_ANCESTORS:
+        found.append((f"{pruned.get('name')}, unpruned", str(pruned.get("sha256", ""))))
+        pruned = pruned.get("pruned_from")
+    if parent := record.get("parent"):
+        found.append(("parent, before its training", str(parent)))
+    if "imported" in record:
+        found.append((f"{record.get('file')}, of another package", str(record.get("sha256", ""))))
+    return [(what, sha256[:64]) for what, sha256 in found if sha256]
+
+
+def _assumed(record: Mapping[str, Any]) -> list[str]:
+    """What was assumed when it was imported."""
+    notes = record.get("notes")
+    plain = (plain_note(note) for note in notes if isinstance(note, str)) if isinstance(notes, list) else ()
+    return [note for note in plain if note][:MOST_NOTES]
 
 
 def _intensity(header: Header) -> str:

@@ -1,4 +1,4 @@
-"""How the Models dock looks: the list, what can be done with a model, its card, a status line.
+"""How the Models dock looks: the list, what can be done with a model, its card or the form of an import, a status line.
 
 Builds and shows; `models_widget` binds it.
 """
@@ -6,6 +6,7 @@ Builds and shows; `models_widget` binds it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtGui import QBrush, QColor, QTextOption
@@ -16,6 +17,7 @@ from qtpy.QtWidgets import (
     QHeaderView,
     QPushButton,
     QSplitter,
+    QStackedWidget,
     QTextBrowser,
     QTreeWidget,
     QTreeWidgetItem,
@@ -24,11 +26,14 @@ from qtpy.QtWidgets import (
 )
 
 from napari_unetpp.gui.dock import Dock
-from napari_unetpp.gui.fields import combo_box
 from napari_unetpp.gui.models_card import card_page
-from napari_unetpp.gui.models_work import ModelFile
+from napari_unetpp.gui.models_export import ExportBox
+from napari_unetpp.gui.models_import import ImportBox
 from napari_unetpp.gui.segment_panel import WIDTH
 from napari_unetpp.gui.status import StatusLabel, error_color
+
+if TYPE_CHECKING:
+    from napari_unetpp.gui.models_work import ModelFile
 
 COLUMNS = ("Name", "Origin", "Images", "Classes")
 ORIGINS = {"bundled": "shipped", "user": "own"}
@@ -49,19 +54,21 @@ class ModelsPanel(Dock):
         header.setStretchLastSection(False)
         for column, mode in enumerate(("Stretch", "ResizeToContents", "ResizeToContents", "Stretch")):
             header.setSectionResizeMode(column, getattr(QHeaderView.ResizeMode, mode))
-        self.import_button = _button("Import …", "Check a model file and copy it to your models.\nOr drop it here.")
+        self.import_button = _button(
+            "Import …",
+            "Take in a model file, a checkpoint of another package, or a package\nof bioimage.io. Or drop it here.",
+        )
         self.rename_button = _button("Rename …", "Give the file another name; the card keeps its own.")
         self.delete_button = _button("Delete …", "Remove the file for good.")
         self.folder_button = _button("Open folder", "Show the folder of your models.")
-        self.level = combo_box("The deepest level that the saved model keeps.")
-        self.save_button = _button(
-            "Save pruned …", "Save a model of fewer weights, with the same output up to this level."
-        )
+        self.export_box = ExportBox()
         self._shown = ""  # whose card it is
+        self._sizes: list[int] = []  # of the list and of what is below it, before an import
         self.card = QTextBrowser()
         self.card.setFrameShape(QFrame.Shape.NoFrame)
         self.card.setOpenLinks(False)  # a card is a text of somebody, not a page to wander from
         self.card.setWordWrapMode(QTextOption.WrapMode.WrapAtWordBoundaryOrAnywhere)
+        self.import_box = ImportBox()
         self.status = StatusLabel()
         for view in (self.list, self.card):
             view.setAcceptDrops(False)  # a drop is for the dock, wherever it falls
@@ -70,31 +77,32 @@ class ModelsPanel(Dock):
         self._lay_out()
 
     def _lay_out(self) -> None:
-        rows: tuple[tuple[QWidget, ...], ...] = (
-            (self.import_button, self.rename_button, self.delete_button),
-            (self.level, self.save_button, self.folder_button),
-        )
         above = QWidget()
         upper = QVBoxLayout(above)
         upper.setContentsMargins(0, 0, 0, 0)
         upper.setSpacing(6)
         upper.addWidget(self.list, 1)
-        for widgets in rows:
-            row = QHBoxLayout()
-            row.setSpacing(6)
-            for widget in widgets:
-                row.addWidget(widget, 1)
-            upper.addLayout(row)
-        splitter = QSplitter(Qt.Orientation.Vertical)
+        row = QHBoxLayout()
+        row.setSpacing(6)
+        for button in (self.import_button, self.rename_button, self.delete_button):
+            row.addWidget(button, 1)
+        upper.addLayout(row)
+        self.export_box.buttons.addWidget(self.folder_button, 1)
+        upper.addWidget(self.export_box)
+        self.below = QStackedWidget()
+        self.below.addWidget(self.card)
+        self.below.addWidget(self.import_box)
+        self._splitter = splitter = QSplitter(Qt.Orientation.Vertical)
         splitter.setChildrenCollapsible(False)
         splitter.addWidget(above)
-        splitter.addWidget(self.card)
+        splitter.addWidget(self.below)
         splitter.setStretchFactor(1, 1)
         splitter.setSizes([200, 500])
         layout = QVBoxLayout(self)
         layout.setContentsMargins(6, 8, 6, 6)
         layout.setSpacing(6)
         layout.addWidget(splitter, 1)
+        layout.addWidget(self.export_box.bar)
         layout.addWidget(self.status)
         self.setMinimumWidth(WIDTH)
 
@@ -122,17 +130,16 @@ class ModelsPanel(Dock):
         self.card.setHtml(card_page(model) if model else "")
         bar.setValue(place)
 
-    def show_levels(self, model: ModelFile | None) -> None:
-        """Offer the levels that a model can be pruned to, the recommended first chosen."""
-        self.level.clear()
-        if model is None or model.header is None:
+    def show_import(self, *, shown: bool) -> None:
+        """The form of an import where the card is, or the card."""
+        if shown == (self.below.currentWidget() is self.import_box):
             return
-        heads, recommended = model.header.spec.heads, model.header.card.recommended_level
-        for d in heads:
-            self.level.addItem(f"L{d}", d)
-        enough = heads.index(recommended) if recommended in heads else len(heads) - 1
-        # The deepest keeps all, so it is no pruning; where that is what is recommended, one less is next to it.
-        self.level.setCurrentIndex(max(0, enough - (enough == len(heads) - 1)))
+        self.below.setCurrentWidget(self.import_box if shown else self.card)
+        if shown:  # its fields need the room that a list can do without
+            self._sizes = self._splitter.sizes()
+            self._splitter.setSizes([0, sum(self._sizes)])
+        else:
+            self._splitter.setSizes(self._sizes)
 
     def say(self, text: str, *, error: bool = False) -> None:
         """Put one line (which may wrap) into the status; an empty one takes no room."""

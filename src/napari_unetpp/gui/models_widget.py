@@ -1,8 +1,11 @@
 """The Models dock: which models there are, what each says of itself, and how the user's come and go.
 
-Decides, in this order: what is listed and shown, what can be done when, how a file is imported (button or
-drop), renamed, deleted, saved pruned, and what others are told. The work itself is `models_work`, in jobs of
-which one runs at a time; here widgets are only bound and called.
+Decides, in this order: what is listed and shown, what can be done when, how files are imported (button or
+drop), one renamed or deleted, and what others are told. The work itself is `models_work`, in jobs of which one
+runs at a time; here widgets are only bound and called.
+
+Model files are imported at once. Checkpoints of other packages wait until `models_import` has asked about the
+one before.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from napari_unetpp.gui.jobs import Job, JobError
 from napari_unetpp.gui.models_panel import ModelsPanel
 from napari_unetpp.gui.models_work import (
     Changed,
+    Foreign,
     Listing,
     ModelFile,
     Taken,
@@ -27,7 +31,6 @@ from napari_unetpp.gui.models_work import (
     examine,
     import_file,
     list_models,
-    prune_to,
     rename,
 )
 from napari_unetpp.gui.shared import shared
@@ -37,7 +40,7 @@ from napari_unetpp.model.zoo import SUFFIX, user_folder
 if TYPE_CHECKING:
     from qtpy.QtGui import QDragEnterEvent, QDropEvent, QShowEvent
 
-CHECKPOINTS = (SUFFIX, ".pth", ".pt", ".ckpt")
+CHECKPOINTS = (SUFFIX, ".pth", ".pt", ".ckpt", ".bin", ".model", ".h5", ".hdf5", ".keras", ".zip")
 FILES = f"Models ({' '.join(f'*{suffix}' for suffix in CHECKPOINTS)});;All files (*)"
 
 
@@ -60,13 +63,19 @@ class ModelsWidget(ModelsPanel):
         self._outdated = False
         self._wanted: str | None = None
         self._waiting: list[tuple[Path, str | None]] = []
-        self._saved_to: Path | None = None
+        self._foreign: list[Path] = []
         self.list.currentItemChanged.connect(self._on_chosen)
         self.import_button.clicked.connect(self.choose_import)
         self.rename_button.clicked.connect(self.rename)
         self.delete_button.clicked.connect(self.delete)
-        self.save_button.clicked.connect(self.save_pruned)
+        self.export_box.exported.connect(self._on_changed)
         self.folder_button.clicked.connect(self.open_folder)
+        self.import_box.recognised.connect(self._on_recognised)
+        self.import_box.imported.connect(self._on_changed)
+        for box in (self.export_box, self.import_box):
+            box.said.connect(self.say)
+            box.failed.connect(self._on_failed)
+        self.import_box.closed.connect(self._ask_next)
         self._allow()
         self.refresh()
 
@@ -97,6 +106,7 @@ class ModelsWidget(ModelsPanel):
         self._wanted = None
         if not self.models:
             self.say("")
+        self.export_box.show_formats(listing.formats)
         self.models = {model.entry.name: model for model in listing.models}
         self.show_models(listing.models, chosen)
         self._on_chosen()
@@ -109,7 +119,7 @@ class ModelsWidget(ModelsPanel):
     def _on_chosen(self, *_items: object) -> None:
         model = self.chosen()
         self.show_card(model)
-        self.show_levels(model)
+        self.export_box.show_model(model)
         self._allow()
         if model is not None and model.header is not None:
             job = Job(examine(model), self)
@@ -133,18 +143,14 @@ class ModelsWidget(ModelsPanel):
         own = model is not None and model.entry.origin == "user"
         for button in (self.rename_button, self.delete_button):
             button.setEnabled(idle and own)
-        usable = model is not None and model.header is not None
         self.import_button.setEnabled(idle)
-        self.save_button.setEnabled(idle and usable)
-        self.level.setEnabled(idle and usable)
 
     # What can be done
 
     def choose_import(self) -> None:
-        """Ask for a model file and import it."""
-        path, _ = QFileDialog.getOpenFileName(self, "Import a model", "", FILES)
-        if path:
-            self.import_files([Path(path)])
+        """Ask for model files and import them."""
+        paths, _ = QFileDialog.getOpenFileNames(self, "Import models", "", FILES)
+        self.import_files([Path(path) for path in paths])
 
     def import_files(self, paths: list[Path]) -> None:
         """Import model files, one after the other."""
@@ -168,25 +174,6 @@ class ModelsWidget(ModelsPanel):
         answer = QMessageBox.question(self, "Delete model", question, buttons.Yes | buttons.No, buttons.No)
         if answer == buttons.Yes:
             self._start(delete(model.entry.name), f"Deleting {model.entry.name} …")
-
-    def save_pruned(self) -> None:
-        """Ask where to save the selected model, pruned to the level of the combo box."""
-        model, level = self.chosen(), self.level.currentData()
-        if model is None or level is None:
-            return
-        folder = self._saved_to or self._make_folder()
-        proposed = folder / f"{model.entry.name}-L{level}{SUFFIX}"
-        path, _ = QFileDialog.getSaveFileName(self, f"Save {model.entry.name} pruned to L{level}", str(proposed), FILES)
-        if not path:
-            return
-        target = Path(path)
-        if target.suffix != SUFFIX:
-            target = target.with_name(target.name + SUFFIX)
-            if target.exists():  # the dialog has asked about a file of another name
-                self._on_failed(JobError(FileExistsError(f"{target} exists; choose that file, or another name")))
-                return
-        self._saved_to = target.parent
-        self._start(prune_to(model.entry, level, target), f"Pruning {model.entry.name} to L{level} …")
 
     def open_folder(self) -> None:
         """Show the folder of the user's models in the file manager."""
@@ -218,13 +205,30 @@ class ModelsWidget(ModelsPanel):
         self._allow()
         self.job.start()
 
-    def _on_event(self, event: Changed | Taken) -> None:
+    def _on_event(self, event: Changed | Taken | Foreign) -> None:
         if isinstance(event, Taken):
             self._ask_for_name(event)
-            return
-        self._wanted = event.name
-        self.say(event.text)
+        elif isinstance(event, Foreign):
+            self._foreign.append(event.path)
+        else:
+            self._on_changed(event)
+
+    def _on_changed(self, changed: Changed) -> None:
+        self._wanted = changed.name
+        self.say(changed.text)
         shared.models_changed.emit()  # this dock hears it as well
+
+    def _on_recognised(self) -> None:
+        self.show_import(shown=True)
+
+    def _ask_next(self) -> None:
+        """Ask about the next checkpoint; the card comes back when there is none."""
+        if self.import_box.path is None and self.import_box.job is None:
+            if self._foreign:
+                self.import_box.open(self._foreign.pop(0))
+            else:
+                self.show_import(shown=False)
+        self.import_box.show_waiting(len(self._foreign))
 
     def _ask_for_name(self, taken: Taken) -> None:
         name, yes = QInputDialog.getText(self, "Import a model", f"{taken.reason}:", text=taken.offered)
@@ -243,6 +247,7 @@ class ModelsWidget(ModelsPanel):
             self.job = None
         self._allow()
         self._next()
+        self._ask_next()
 
     # Drops, coming and going
 
@@ -263,10 +268,13 @@ class ModelsWidget(ModelsPanel):
     def stop(self) -> None:
         """Begin nothing more; what is being written becomes whole, or nothing."""
         self._waiting.clear()
+        self._foreign.clear()
+        self.import_box.stop()
+        self.export_box.stop()
         shared.models_changed.disconnect(self._on_models_changed, missing_ok=True)
 
 
 def _dropped(event: QDropEvent) -> list[Path]:
     """Model files of a drop; any other file is left to napari."""
     files = [Path(url.toLocalFile()) for url in event.mimeData().urls() if url.isLocalFile()]
-    return [path for path in files if path.suffix in CHECKPOINTS]
+    return [path for path in files if path.suffix.lower() in CHECKPOINTS]

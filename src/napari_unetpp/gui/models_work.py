@@ -1,12 +1,12 @@
-"""What the Models dock does with files: list, examine, import, rename, delete, save pruned; each a job.
+"""What the Models dock does with files: list, examine, import, rename, delete, export; each a job.
 
-A job yields `Listing`, `ModelFile`, `Taken` or `Changed`. Knows neither Qt nor napari; torch is imported
-only by what runs in a job.
+A job yields `Listing`, `ModelFile`, `Taken`, `Foreign`, `Changed`, or a line that tells how far it is. Knows neither
+Qt nor napari; torch is imported only by what runs in a job.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +26,7 @@ from napari_unetpp.model.zoo import (
 
 if TYPE_CHECKING:
     from napari_unetpp.model.checkpoint import Header
+    from napari_unetpp.model.exchange import Format, FormatName
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +52,10 @@ class ModelFile:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """All models, as `model_entries` orders them."""
+    """All models, as `model_entries` orders them, and the formats that they can be exported to."""
 
     models: tuple[ModelFile, ...]
+    formats: Mapping[FormatName, Format]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,13 @@ class Taken:
 
 
 @dataclass(frozen=True, slots=True)
+class Foreign:
+    """Nothing was imported: it is a checkpoint of another package, about which one may be asked first (`models_import_work`)."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Changed:
     """Something was done, told in `text`; `name` is the model to look at now."""
 
@@ -75,7 +84,9 @@ class Changed:
 
 def list_models() -> Generator[Listing]:
     """The models of the zoo, with their headers, as one event."""
-    yield Listing(tuple(_read(entry) for entry in model_entries()))
+    from napari_unetpp.model.exchange import FORMATS
+
+    yield Listing(tuple(_read(entry) for entry in model_entries()), FORMATS)
 
 
 def examine(file: ModelFile) -> Generator[ModelFile]:
@@ -83,10 +94,13 @@ def examine(file: ModelFile) -> Generator[ModelFile]:
     yield replace(file, sha256=known_sha256(file.entry.path))
 
 
-def import_file(path: Path, name: str | None = None) -> Generator[Taken | Changed]:
-    """Take a model file, or a checkpoint of a known network, into the user's folder, called `name` or else like the file."""
-    from napari_unetpp.model.foreign import add_foreign, is_own
+def import_file(path: Path, name: str | None = None) -> Generator[Foreign | Taken | Changed]:
+    """Take a model file into the user's folder, called `name` or else like the file; any other file is left for `models_import`."""
+    from napari_unetpp.model.foreign import is_own
 
+    if not is_own(path):
+        yield Foreign(path)
+        return
     wanted = name or safe_name(path.stem)
     if name is None:
         try:
@@ -94,13 +108,8 @@ def import_file(path: Path, name: str | None = None) -> Generator[Taken | Change
         except FileExistsError as error:
             yield Taken(path, free_name(wanted), str(error))
             return
-    if is_own(path):
-        entry = add_model(path, wanted)
-        yield Changed(f"Imported {entry.name}.", entry.name)
-        return
-    entry, imported = add_foreign(path, wanted)
-    told = "; ".join((imported.what, *imported.notes))
-    yield Changed(f"Imported {entry.name}, {told}. (Options: napari-unetpp models import --help)", entry.name)
+    entry = add_model(path, wanted)
+    yield Changed(f"Imported {entry.name}.", entry.name)
 
 
 def rename(name: str, to: str) -> Generator[Changed]:
@@ -123,6 +132,22 @@ def prune_to(source: ModelEntry, level: int, target: Path) -> Generator[Changed]
     written = save_pruned(load_model(source.path, "cpu"), level, target)
     text = f"Saved {source.name} pruned to L{level}, {written.stat().st_size / 1e6:.1f} MB: {written}"
     yield Changed(text, written.stem)
+
+
+def export_to(
+    source: ModelEntry, kind: FormatName, level: int | None, target: Path, *, overwrite: bool
+) -> Generator[str | Changed]:
+    """Export a model, whole or pruned to a level, telling each step; the last line says what was checked."""
+    from napari_unetpp.model.checkpoint import load_model
+    from napari_unetpp.model.exchange import FORMATS, export_model
+
+    exported = yield from export_model(
+        load_model(source.path, "cpu"), target, format=kind, level=level, overwrite=overwrite
+    )
+    what = source.name if level is None else f"{source.name} pruned to L{level}"
+    size = f"{exported.bytes / 1e6:.1f} MB"
+    text = f"Exported {what}, {FORMATS[kind].title}, {size}: {exported.path}. Checked: {exported.checked}."
+    yield Changed(text, exported.path.stem if kind == "safetensors" else None)  # it may lie among the user's models
 
 
 def _read(entry: ModelEntry) -> ModelFile:

@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 PLUGIN = "napari-unetpp"
 TILINGS = ("overlap", "seamless")
+PLANES = ("z", "zyx")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
@@ -37,6 +38,8 @@ class Preferences:
         Where predictions go, whether or not it exists; None is a temporary folder.
     live : bool
         Whether the level on the screen is computed where nothing is predicted yet.
+    planes : str
+        One of `PLANES`: along which axes a 2D model goes, where it may.
     """
 
     tiling: str | None = None
@@ -44,6 +47,7 @@ class Preferences:
     memory_mib: int | None = None
     output_folder: Path | None = None
     live: bool = True
+    planes: str = "z"
 
 
 def preferences() -> Preferences:
@@ -60,6 +64,7 @@ def preferences() -> Preferences:
     default = Preferences()
     return Preferences(
         tiling=_one_of(TILINGS, getattr(page, "tiling", None), default.tiling),
+        planes=_one_of(PLANES, getattr(page, "planes", None), default.planes),
         device=_one_of(DEVICES, getattr(page, "device", None), default.device),
         memory_mib=_positive(getattr(page, "memory_mib", None)),
         output_folder=_folder(getattr(page, "output_folder", None)),

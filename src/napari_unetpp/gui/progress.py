@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from napari_unetpp.gui.segmenting import Prepared
-    from napari_unetpp.inference.events import TileDone
+    from napari_unetpp.inference.events import PlaneDone, TileDone
 
 
 @dataclass(slots=True)
@@ -16,7 +16,7 @@ class RunProgress:
     """What a run has told so far, without the time for which it was paused."""
 
     prepared: Prepared | None = None
-    last: TileDone | None = None
+    last: TileDone | PlaneDone | None = None
     _paused_at: float | None = None
     _paused_seconds: float = 0.0
 
@@ -66,7 +66,9 @@ class RunProgress:
     def under_way(self) -> str:
         done, total = self.reached
         rate = f", {self.speed}" if self.last else ""
-        return f"Segmenting: {done} of {total} tiles{rate}{self.note}"
+        axis = getattr(self.last, "axis", None)
+        across = f" planes across {axis}" if axis else ""
+        return f"Segmenting{across}: {done} of {total} tiles{rate}{self.note}"
 
     @property
     def outcome(self) -> str:

@@ -1,4 +1,4 @@
-"""What the user chooses before a run: image, axes, region, model, levels, tiling, device, speed, output.
+"""What the user chooses before a run: image, axes, region, model, levels, tiling, planes, device, speed, output.
 
 The form checks what it can without reading a voxel and says in one line what is missing
 (`SegmentForm.problem`); everything else is checked by the run. It computes nothing.
@@ -24,6 +24,7 @@ from qtpy.QtWidgets import (
 
 from napari_unetpp.gui.fields import breakable, combo_box, group, note_label, offer, stacked
 from napari_unetpp.gui.image_layer import check_axes, suggest_axes
+from napari_unetpp.gui.segment_planes import PlanesField, planes_reason
 
 if TYPE_CHECKING:
     from napari_unetpp.gui.catalogue import Catalogue, ModelChoice
@@ -42,6 +43,7 @@ class Choices:
     model: ModelChoice
     level: int
     tiling: str
+    planes: bool
     device: str
     fast: bool
     folder: Path | None
@@ -77,6 +79,7 @@ class SegmentForm(QWidget):
             "Seamless: each voxel predicted once, equal to one pass over the\n"
             "whole image, and several times faster."
         )
+        self.planes = PlanesField(preferred.planes == "zyx")
         self.device = combo_box("Where the network runs, out of what torch finds here.")
         self.device_note = note_label()
         self.device_note.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
@@ -118,13 +121,15 @@ class SegmentForm(QWidget):
                 ("Name", stacked(self.model, self.card)),
                 ("Levels", self.level),
                 ("Tiling", self.tiling),
+                ("Planes", self.planes),
                 ("Device", stacked(self.device, self.device_note)),
                 ("Speed", self.speed),
                 ("Output", folder),
             ],
         }
         for title, widgets in rows.items():
-            layout.addWidget(group(title, widgets)[0])
+            box, self._rows = group(title, widgets)
+            layout.addWidget(box)
 
     def _connect(self) -> None:
         self.image.currentIndexChanged.connect(self._on_image)
@@ -132,6 +137,7 @@ class SegmentForm(QWidget):
         self.axes.textEdited.connect(self._on_axes)
         self.folder.textChanged.connect(self._emit_changed)
         self.browse.clicked.connect(self._choose_folder)
+        self.planes.chosen.connect(self._emit_changed)
         for combo in (self.region, self.level, self.tiling, self.device, self.speed):
             combo.currentIndexChanged.connect(self._emit_changed)
 
@@ -222,6 +228,7 @@ class SegmentForm(QWidget):
             model=model,
             level=self.level.currentData(),
             tiling=self.tiling.currentData(),
+            planes=self.planes.three,
             device=self.device.currentData(),
             fast=self.speed.currentData(),
             folder=Path(folder).expanduser() if folder else None,
@@ -236,6 +243,7 @@ class SegmentForm(QWidget):
             "t time, c channel, z slice, y row, x column." + (f"\nNow: {suggestion.reason}." if suggestion else "")
         )
         self._offer_regions()
+        self._offer_planes()
         self._note_axes("" if suggestion is None or suggestion.certain else suggestion.reason)
         self.changed.emit()
 
@@ -247,6 +255,7 @@ class SegmentForm(QWidget):
                 check_axes(image, self.axes.text())
             except ValueError as error:
                 note = str(error)
+        self._offer_planes()
         self._note_axes(note)
         self.changed.emit()
 
@@ -268,7 +277,11 @@ class SegmentForm(QWidget):
         self.card.setText(model.summary if model else "")
         self.card.setToolTip(model.details if model else "")
         self.card.setVisible(bool(self.card.text()))
+        self._offer_planes()
         self.changed.emit()
+
+    def _offer_planes(self) -> None:
+        self.planes.offer(planes_reason(self.chosen_image(), self.axes.text(), self.chosen_model()), self._rows)
 
     def _choose_folder(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Folder for predictions", self.folder.text())

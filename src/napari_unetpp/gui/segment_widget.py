@@ -29,7 +29,7 @@ from napari_unetpp.gui.segmenting import Prepared, segment
 from napari_unetpp.gui.shared import shared
 from napari_unetpp.gui.status import report
 from napari_unetpp.gui.versions import camera_of, unwrapped
-from napari_unetpp.inference.events import TileDone, Waiting
+from napari_unetpp.inference.events import PlaneDone, TileDone, Waiting
 from napari_unetpp.inference.pace import Pace
 from napari_unetpp.model.zoo import DEFAULT_MODEL
 
@@ -211,7 +211,7 @@ class SegmentWidget(SegmentPanel):
     def _on_no_command(self, error: JobError) -> None:
         self.say(str(error), error=True)
 
-    def _on_event(self, event: Prepared | TileDone | Waiting) -> None:
+    def _on_event(self, event: Prepared | TileDone | PlaneDone | Waiting) -> None:
         if isinstance(event, Prepared):
             self._progress.prepared = event
             self._show_prepared(event)
@@ -220,6 +220,8 @@ class SegmentWidget(SegmentPanel):
             self._fresh.append(event.tile.inner)
             if not self._refresh.isActive():
                 self._refresh.start()
+        elif isinstance(event, PlaneDone):
+            self._progress.last = event
         else:  # it only wants to be asked whether to go on
             return
         self.show_progress(*self._progress.reached, self._progress.seconds_left)

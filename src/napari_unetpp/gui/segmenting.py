@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_unetpp.gui.loaded import load_ready
-from napari_unetpp.inference.events import TileDone, Waiting
+from napari_unetpp.inference.events import PlaneDone, TileDone, Waiting
 from napari_unetpp.inference.pace import Pace
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from napari_unetpp.box import Box
     from napari_unetpp.inference.backends import Backend
+    from napari_unetpp.inference.planes import Planes
     from napari_unetpp.inference.store import PredictionStore
     from napari_unetpp.inference.tiles import Tiles
     from napari_unetpp.model.card import Card
@@ -56,6 +57,8 @@ class Request:
         The deepest to predict.
     tiling : str
         "overlap" or "seamless", with the card's numbers where it recommends that kind.
+    planes : bool
+        Along z, y and x instead of z alone.
     visible : Box
         What is on the screen, in prediction axes: it comes first.
     region : Box or None
@@ -80,6 +83,7 @@ class Request:
     folder: Path | None
     fast: bool = False
     memory_mib: int | None = None
+    planes: bool = False
     pace: Pace = field(default_factory=Pace, compare=False)
 
 
@@ -99,8 +103,8 @@ class Prepared:
     note: Callable[[], str]
 
 
-def segment(request: Request) -> Generator[Prepared | TileDone | Waiting]:
-    """`Prepared`, then a `TileDone` for each tile that is safe on disk.
+def segment(request: Request) -> Generator[Prepared | TileDone | PlaneDone | Waiting]:
+    """`Prepared`, then a `TileDone` for each tile that is safe on disk, of planes along y and x a `PlaneDone`.
 
     With a region, `done` and `total` count the tiles of the region.
 
@@ -118,18 +122,30 @@ def segment(request: Request) -> Generator[Prepared | TileDone | Waiting]:
     if request.fast:
         backend = yield from _fast_backend(model, request)
     same_kind = model.card.tiling.get("kind") == request.tiling
-    tiling = tiling_from_card(model.card.tiling if same_kind else {"kind": request.tiling})
+    tiling = tiling_from_card(model.card.tiling if same_kind else {"kind": request.tiling}, model.spec.ndim)
     memory = request.memory_mib and request.memory_mib * 2**20
-    tiles = fitting_tiles(
-        request.stack.shape_predicted, backend, tiling, level=request.level, memory=memory, visible=request.visible
-    )
-    store = _open(request, model, tiles, backend.precision)
+    planes = None
+    if request.planes:
+        from napari_unetpp.inference.planes import plan_planes
+
+        planes = plan_planes(
+            request.stack, backend, tiling, level=request.level, memory=memory, visible=request.visible
+        )
+        tiles = planes.tiles
+    else:
+        tiles = fitting_tiles(
+            request.stack.shape_predicted, backend, tiling, level=request.level, memory=memory, visible=request.visible
+        )
+    store = _open(request, model, tiles, planes, backend.precision)
     recorded = recorded_calibration(store)
     if recorded is not None and recorded != backend.calibration:  # a run goes on as it began
         backend = prepare(model, "int8", calibration=recorded)
     _written.add(store.path)
     try:
-        yield from _fill(request, model, tiles, store, backend)
+        if planes is None:
+            yield from _fill(request, model, tiles, store, backend)
+        else:
+            yield from _fill_along_all(request, model, planes, store, backend)
     finally:
         _written.discard(store.path)
 
@@ -185,11 +201,42 @@ def _fill(
         run.close()
 
 
+def _fill_along_all(
+    request: Request, model: Model, planes: Planes, store: PredictionStore, backend: Backend
+) -> Generator[Prepared | TileDone | PlaneDone | Waiting]:
+    from napari_unetpp.inference.planes_run import count_parts, predict_planes
+
+    done, total = count_parts(planes, store, request.region)
+    safe = partial(_count_parts, planes, store, request.region)
+    yield Prepared(store, model.card, done, total, safe, lambda: backend.note)
+    run = predict_planes(
+        request.stack,
+        model,
+        planes,
+        store,
+        region=request.region,
+        backend=backend,
+        memory=request.memory_mib and request.memory_mib * 2**20,
+        pace=request.pace,
+        heartbeat=HEARTBEAT,
+    )
+    try:
+        yield from run
+    finally:
+        run.close()
+
+
+def _count_parts(planes: Planes, store: PredictionStore, region: Box | None) -> int:
+    from napari_unetpp.inference.planes_run import count_parts
+
+    return count_parts(planes, store, region)[0]
+
+
 def _count_done(store: PredictionStore, wanted: NDArray[np.bool_]) -> int:
     return int((store.done() & wanted).sum()) if store.grid is not None else 0
 
 
-def _open(request: Request, model: Model, tiles: Tiles, precision: str) -> PredictionStore:
+def _open(request: Request, model: Model, tiles: Tiles, planes: Planes | None, precision: str) -> PredictionStore:
     """The store that this run may go on in, or a new one under the first free name."""
     from napari_unetpp.inference.runs import open_run
     from napari_unetpp.inference.store import StoreError
@@ -201,7 +248,8 @@ def _open(request: Request, model: Model, tiles: Tiles, precision: str) -> Predi
         if path in _written:
             continue
         try:
-            return open_run(path, request.stack, model, tiles, precision=precision)
+            described = None if planes is None else planes.describe()
+            return open_run(path, request.stack, model, tiles, precision=precision, planes=described)
         except StoreError:
             if not path.exists():  # then another name would not help
                 raise

@@ -21,7 +21,7 @@ from napari_unetpp.gui.train_fields import number_box
 from napari_unetpp.model.presets import PRESET_NAMES
 
 TRAINABLE = {"all": "everything", "decoder": "decoder and heads", "heads": "heads only"}
-AUGMENTATIONS = {"em": "EM", "light": "light microscopy", "none": "none"}
+AUGMENTATIONS = {"em": "EM", "light": "light microscopy", "anatomy": "anatomy", "none": "none"}
 
 
 class FormFields(QWidget):
@@ -53,7 +53,7 @@ class FormFields(QWidget):
         self.patience = number_box(1, 100_000, "Stop after so many epochs without a better score on the held-out part.")
         self.augmentation = combo_box(
             "How patches are changed at random, so that few of them teach more: as images of\n"
-            "electron or light microscopes vary, or no more than turned and mirrored."
+            "electron or light microscopes vary, as anatomy does (never mirrored), or no more\nthan turned and mirrored."
         )
         for key, text in AUGMENTATIONS.items():
             self.augmentation.addItem(text, key)

@@ -23,7 +23,7 @@ def plan_summary(planned: Planned) -> str:
     rows = [
         ("Trains on", _part(plan.places["training"], plan.annotated["training"])),
         ("Held out", _part(plan.places["validation"], plan.annotated["validation"])),
-        ("Batch", f"{plan.batch} patches of {' x '.join([str(options.patch)] * plan.spec.ndim)}"),
+        ("Batch", f"{plan.batch} patches of {' x '.join(map(str, options.extents(plan.spec.ndim)))}"),
         ("Epoch", f"{options.steps} steps"),
     ]
     if plan.replay is not None:

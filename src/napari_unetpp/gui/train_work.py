@@ -165,6 +165,7 @@ def open_pair(request: PairRequest, opened: ExitStack) -> tuple[Pair, Correction
 def _start(request: TrainRequest, pairs: list[Pair]) -> Model | NetworkSpec:
     from napari_unetpp.model.checkpoint import load_model
     from napari_unetpp.model.presets import preset
+    from napari_unetpp.training.spacing import fit_spacing
 
     if isinstance(request.start, Path):
         return load_model(request.start, request.options.get("device", "auto"))
@@ -175,7 +176,7 @@ def _start(request: TrainRequest, pairs: list[Pair]) -> Model | NetworkSpec:
     spec = preset(new.preset, new.ndim, channels.pop(), classes + 1 if classes > 1 else 1)
     if new.depth is not None:
         spec = spec.with_depth(new.depth)
-    return spec.with_width(new.width) if new.width is not None else spec
+    return fit_spacing(spec if new.width is None else spec.with_width(new.width), pairs)
 
 
 def _card(request: TrainRequest) -> Card:

@@ -29,5 +29,26 @@ class TileDone:
 
 
 @dataclass(frozen=True, slots=True)
+class PlaneDone:
+    """A tile across y or x is safe, of a run along z, y and x; its voxels are not final yet.
+
+    Parameters
+    ----------
+    axis
+        Along which it is a slice: "y" or "x".
+    done, total
+        Parts that are safe by now, of how many: tiles along all three axes.
+    seconds, voxels
+        As for `TileDone`; a voxel counts once for each axis.
+    """
+
+    axis: str
+    done: int
+    total: int
+    seconds: float
+    voxels: int
+
+
+@dataclass(frozen=True, slots=True)
 class Waiting:
     """Nothing was finished for a heartbeat; whoever iterates may stop here."""

@@ -161,7 +161,8 @@ def predict_array(
     """
     check_input(stack, model)
     backend = backend or prepare(model, precision, stack=stack)
-    tiles = plan_tiles(stack.shape_predicted, model.spec, tiling or tiling_from_card(model.card.tiling), level=level)
+    tiling = tiling or tiling_from_card(model.card.tiling, model.spec.ndim)
+    tiles = plan_tiles(stack.shape_predicted, model.spec, tiling, level=level)
     shape = (model.spec.classes, *tiles.shape)
     out = {d: np.empty(shape, np.float32) for d in model.spec.heads_up_to(tiles.level)}
     scaling = measure_stack(stack, model)

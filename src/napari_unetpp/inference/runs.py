@@ -27,17 +27,24 @@ if TYPE_CHECKING:
     from napari_unetpp.model.checkpoint import Model
     from napari_unetpp.stacks import Stack
 
-_WORDS = {"model_sha256": "model", "stack_sample": "image", "shape": "image shape"}
+_WORDS = {"model_sha256": "model", "stack_sample": "image", "shape": "image shape", "planes": "choice of planes"}
 
 
 def make_record(
-    stack: Stack, model: Model, tiles: Tiles, scaling: Scaling, command: str = "", precision: str = "fp32"
+    stack: Stack,
+    model: Model,
+    tiles: Tiles,
+    scaling: Scaling,
+    command: str = "",
+    precision: str = "fp32",
+    planes: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """JSON-able record of a run: everything that decides its voxels, and where they came from.
 
-    ``model_sha256``, ``tiling``, ``levels``, ``shape``, ``precision`` and ``stack_sample`` decide whether another
-    run may go on where this one stopped. The last is a hash of a few voxels instead of a name, so
-    that a moved file and the layer it was opened as stay the same image.
+    ``model_sha256``, ``tiling``, ``levels``, ``shape``, ``precision``, ``stack_sample`` and ``planes`` decide whether
+    another run may go on where this one stopped. ``stack_sample`` is a hash of a few voxels instead of a name, so
+    that a moved file and the layer it was opened as stay the same image; ``planes`` is there only where a 2D model
+    went along z, y and x.
     """
     record = {
         "version": __version__,
@@ -58,6 +65,7 @@ def make_record(
         "scaling": scaling.to_json(),
         "classes": [{"name": c.name, "color": c.color} for c in model.classes],
         "recommended_level": model.card.recommended_level,
+        **({} if planes is None else {"planes": planes}),
     }
     # As it will come back from the disk: lists for tuples.
     plain: dict[str, Any] = json.loads(json.dumps(record))
@@ -73,6 +81,7 @@ def open_run(
     overwrite: bool = False,
     command: str = "",
     precision: str = "fp32",
+    planes: Mapping[str, Any] | None = None,
 ) -> PredictionStore:
     """The store for a run: a new one, or the one that an interrupted run left at `path`.
 
@@ -84,6 +93,8 @@ def open_run(
         Command line that does the same, for the record.
     precision
         In which the network computes (`Backend.precision`).
+    planes
+        `Planes.describe` of a run along z, y and x; None is z alone.
 
     Raises
     ------
@@ -98,7 +109,7 @@ def open_run(
     path = Path(path)
     if os.path.lexists(path) and not overwrite:
         store = open_store(path, "r+")
-        join_run(store, stack, model, tiles, command=command, precision=precision)
+        join_run(store, stack, model, tiles, command=command, precision=precision, planes=planes)
         return store
     return create_store(
         path,
@@ -108,13 +119,20 @@ def open_run(
         classes=[c.name for c in model.classes],
         chunks=tiles.chunks,
         grid=tiles.grid,
-        record=make_record(stack, model, tiles, measure_stack(stack, model), command, precision),
+        record=make_record(stack, model, tiles, measure_stack(stack, model), command, precision, planes),
         overwrite=overwrite,
     )
 
 
 def join_run(
-    store: PredictionStore, stack: Stack, model: Model, tiles: Tiles, *, command: str = "", precision: str = "fp32"
+    store: PredictionStore,
+    stack: Stack,
+    model: Model,
+    tiles: Tiles,
+    *,
+    command: str = "",
+    precision: str = "fp32",
+    planes: Mapping[str, Any] | None = None,
 ) -> Scaling:
     """The scaling with which a run fills a store; its record is written where there is none yet.
 
@@ -131,7 +149,7 @@ def join_run(
             f"{stack.shape_predicted}; plan them with stack.shape_predicted"
         )
     scaling = _stored_scaling(store) or measure_stack(stack, model)
-    record = make_record(stack, model, tiles, scaling, command, precision)
+    record = make_record(stack, model, tiles, scaling, command, precision, planes)
     if "model_sha256" in store.record:
         _refuse_other_run(store, record)
     mine = (store.shape, store.axes, store.levels, len(store.classes))
@@ -202,6 +220,9 @@ def _shown(record: Mapping[str, Any], key: str) -> str:
         return f"{record.get('model')} {str(record.get(key))[:8]}"
     if key == "stack_sample":
         return str(record.get("stack", {}).get("name"))
+    if key == "planes":
+        cut = record.get(key)
+        return f"z, y and x in tiles of {cut['y']} and {cut['x']}" if cut else "z"
     if key == "tiling":
         return " ".join(str(value) for value in record.get(key, {}).values())
     return str(record.get(key))

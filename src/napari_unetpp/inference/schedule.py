@@ -70,7 +70,7 @@ def up_reach(spec: NetworkSpec) -> int:
 
 def head_reach(spec: NetworkSpec) -> int:
     """Rows at either side that a head looks at."""
-    return 1 if spec.head == "bn-relu-conv3" else 0
+    return 0 if spec.head == "conv1" else 1
 
 
 @lru_cache(maxsize=64)

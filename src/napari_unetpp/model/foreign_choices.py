@@ -1,0 +1,94 @@
+"""What is left to choose when a checkpoint is imported: the options of `Asked` that change what becomes of this one.
+
+In this order: the choices (`Choices`), and how they are found (`open_choices`): what the weights told bounds them, and an import
+that is asked for a value says whether it is taken.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from napari_unetpp.model.foreign import import_checkpoint
+from napari_unetpp.model.foreign_found import FREE, HEADS, INTENSITIES, Asked
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from napari_unetpp.model.foreign import Imported
+    from napari_unetpp.model.foreign_found import Free, Heads, Intensities
+
+Kind = TypeVar("Kind", bound=str)
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """The values of each option of `Asked`, the one that is taken unless asked first; empty where nothing is to be asked.
+
+    Parameters
+    ----------
+    intensities
+        The first is None where the file itself says how images are scaled, in numbers that have no name here.
+    slope
+        Of its LeakyReLU, as it is taken to be; None where it has none, or its weights or its file say it.
+    classes
+        What they are called, the background first where there are several; empty where the file is sure of it.
+    """
+
+    upsampling: tuple[Free, ...]
+    heads: tuple[Heads, ...]
+    intensities: tuple[Intensities | None, ...]
+    slope: float | None
+    classes: tuple[str, ...]
+
+
+def open_choices(path: Path, usual: Imported) -> Choices:
+    """Choices that a checkpoint leaves open; `usual` is what `import_checkpoint` makes of it when nothing is asked.
+
+    Raises
+    ------
+    OSError
+        If the file can no longer be read.
+    """
+    spec, found = usual.model.spec, usual.found
+    names = tuple(c.name for c in usual.model.classes)
+    if found is None and _import(path, Asked(classes=names)) is None:
+        return Choices((), (), (), None, ())  # a package that holds a model of ours
+    upsampling: tuple[Free, ...] = ()
+    if spec.upsampling in FREE:  # any other has weights
+        offered = _first(spec.upsampling, FREE)
+        taken = _import(path, Asked(upsampling=offered[1]))
+        upsampling = offered if taken is not None and taken.model.spec.upsampling == offered[1] else ()
+    slope = None
+    if spec.negative_slope:
+        taken = _import(path, Asked(negative_slope=spec.negative_slope / 2))
+        slope = spec.negative_slope if taken is not None and taken.model.spec != spec else None
+    heads: tuple[Heads, ...] = ()
+    if found is None:  # the weights told more than the package let through
+        specs = {kind: made.model.spec for kind in HEADS if (made := _import(path, Asked(heads=kind)))}
+        same = [kind for kind in specs if specs[kind] == spec]
+        heads = _first(same[0], tuple(specs)) if same and len(set(specs.values())) > 1 else ()
+    elif found.spec.heads[1:]:
+        mean = found.heads == "mean" or _import(path, Asked(heads="mean")) is not None
+        heads = _first(found.heads, [kind for kind in HEADS if kind != "mean" or mean])
+    colours = spec.in_channels == 3  # ImageNet's numbers are for three
+    scalings = [kind for kind in INTENSITIES if colours or not kind.startswith("imagenet")]
+    return Choices(
+        upsampling,
+        heads,
+        (None, *scalings) if found is None else _first(found.intensities, scalings),
+        slope,
+        names,
+    )
+
+
+def _import(path: Path, asked: Asked) -> Imported | None:
+    try:
+        return import_checkpoint(path, asked)
+    except ValueError:  # it does not fit, so there is nothing to choose
+        return None
+
+
+def _first(first: str, kinds: Sequence[Kind]) -> tuple[Kind, ...]:
+    return tuple(sorted(kinds, key=lambda kind: kind != first))
