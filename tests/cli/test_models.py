@@ -172,3 +172,45 @@ def test_bundled_models_can_be_neither_renamed_nor_deleted(run, home):
         done = run("models", *arguments)
         assert done.code == 1
         assert "ships with the package" in done.err
+
+
+def test_export_for_other_programs(run, home, here):
+    done = run("models", "export", "mine", "-o", here / "mine.pt", "--level", "1", "--json")
+    assert done.code == 0, done.err
+    *steps, result = done.events
+    assert [event["event"] for event in steps] == ["step"] * len(steps)
+    assert (result["format"], result["level"], result["bytes"]) == (
+        "torchscript",
+        "L1",
+        (here / "mine.pt").stat().st_size,
+    )
+    assert "differs by at most" in result["checked"]
+    again = run("models", "export", "mine", "-o", here / "mine.pt", "--format", "torchscript")
+    assert again.code == 1
+    assert "--overwrite" in again.err
+    assert run("models", "export", "mine", "-o", here / "mine.pt", "--overwrite").code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("-o", "x.onnx", "--format", "torchscript"), "torchscript ends in .pt"),
+        (("-o", "x.h5"), "let it end in .safetensors"),
+        (("-o", "x", "--format", "onnx"), "onnx ends in .onnx"),
+        (("-o", "x.onnx", "--format", "keras"), "use safetensors, onnx, torchscript, bioimageio"),
+    ],
+)
+def test_formats_and_endings_agree(run, home, here, arguments, says):
+    before = {*here.iterdir()}
+    done = run("models", "export", "mine", *arguments)
+    assert done.code == 2
+    assert says in done.err
+    assert {*here.iterdir()} == before
+
+
+def test_show_tells_the_hashes(run, home, here):
+    import hashlib
+
+    (shown,) = run("models", "show", "mine", "--json").events
+    assert shown["sha256"] == hashlib.sha256((home / "mine.safetensors").read_bytes()).hexdigest()
+    assert len(shown["weights_sha256"]) == 64

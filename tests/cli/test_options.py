@@ -46,7 +46,7 @@ def test_regions():
 
 
 def model(tiling):
-    return SimpleNamespace(card=Card("m", tiling=tiling))
+    return SimpleNamespace(card=Card("m", tiling=tiling), spec=SimpleNamespace(ndim=2))
 
 
 @pytest.mark.parametrize(
@@ -54,16 +54,16 @@ def model(tiling):
     [
         (OVERLAP, {}, Overlap(64, 16, "gaussian")),
         (OVERLAP, {"kind": "overlap"}, Overlap(64, 16, "gaussian")),
-        (OVERLAP, {"kind": "overlap", "stride": 32}, Overlap(64, 32, "gaussian")),
-        (OVERLAP, {"patch": 32}, Overlap(32, 16, "gaussian")),
+        (OVERLAP, {"kind": "overlap", "stride": "32"}, Overlap(64, 32, "gaussian")),
+        (OVERLAP, {"patch": "32"}, Overlap(32, 16, "gaussian")),
         (OVERLAP, {"aggregate": "vote"}, Overlap(64, 16, "vote")),
         (OVERLAP, {"kind": "seamless"}, Seamless()),
         ({"kind": "seamless", "halo": "fast"}, {}, Seamless(halo="fast")),
         ({"kind": "seamless"}, {"kind": "overlap"}, Overlap(96, 48, "mean")),
-        ({"kind": "seamless"}, {"kind": "overlap", "patch": 128}, Overlap(128, 64, "mean")),
+        ({"kind": "seamless"}, {"kind": "overlap", "patch": "128"}, Overlap(128, 64, "mean")),
         (
             {"kind": "seamless"},
-            {"kind": "overlap", "patch": 128, "stride": 48},
+            {"kind": "overlap", "patch": "128", "stride": "48"},
             Overlap(128, 48, "mean"),
         ),
     ],
@@ -79,7 +79,7 @@ def test_tiling_is_the_cards_unless_told_otherwise(card, given, expected):
 
 def test_patches_belong_to_overlap():
     with pytest.raises(BadUsage, match=r"--patch.*recommends seamless.*--tiling overlap"):
-        options.choose_tiling(model({"kind": "seamless"}), None, 96, None, None)
+        options.choose_tiling(model({"kind": "seamless"}), None, "96", None, None)
 
 
 def test_levels():

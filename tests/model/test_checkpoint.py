@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from napari_unetpp.model import zoo
@@ -43,7 +44,6 @@ def saved(model, tmp_path):
 
 def edited(path, **changes):
     """The same file with other header entries."""
-    from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
         metadata = dict(file.metadata())
@@ -177,3 +177,19 @@ def test_advised_level_is_the_smallest_within_tolerance():
     assert advised_level({1: 0.80, 2: 0.894, 3: 0.9, 4: 0.899}) == 3
     with pytest.raises(ValueError, match="no level"):
         advised_level({})
+
+
+def test_weights_that_are_not_those_of_the_header(tmp_path, model):
+    """One bit that no other check would see; files of before, which tell no hash, still load."""
+    path = save_model(model, tmp_path / "a.safetensors")
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ModelFileError, match="its weights are not those that its header tells the sha256 of"):
+        load_model(path, "cpu")
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+        weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    assert len(metadata.pop("weights_sha256")) == 64
+    save_file(weights, path, metadata=metadata)
+    load_model(path, "cpu")

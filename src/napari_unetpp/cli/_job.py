@@ -60,6 +60,9 @@ def select_channel(stack: Stack, channel: int | None, model: Model) -> Stack:
     return stack
 
 
+_DEAR = 2.0  # times that a voxel is read, from which on the start of a run tells it
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
     """One run into one store; with `planes`, along z, y and x."""
@@ -209,7 +212,9 @@ def _tell_start(job: Job, store: PredictionStore, say: Output) -> None:
     tiling = " ".join("x".join(map(str, v)) if isinstance(v, list) else str(v) for v in job.tiles.describe().values())
     say.say(f"{image.name}: {extents}{channels}, {image.dtype}")
     along = "" if job.planes is None else ", the mean of planes along z, y and x"
-    say.say(f"{network.card.name} ({levels}) on {network.device} in {job.backend.precision}, {tiling}{along}")
+    say.say(
+        f"{network.card.name} ({levels}) on {network.device} in {job.backend.precision}, {tiling}{along}{_cost(job)}"
+    )
     say.event(
         "start",
         stack=image.path or image.name,
@@ -222,11 +227,18 @@ def _tell_start(job: Job, store: PredictionStore, say: Output) -> None:
         precision=job.backend.precision,
         levels=[f"L{d}" for d in store.levels],
         tiling=job.tiles.describe(),
+        read_factor=round(job.tiles.read_factor, 2),
         planes=1 if job.planes is None else 3,
         tiles=counted(job, store)[1],
         done=counted(job, store)[0],
         output=job.output,
     )
+
+
+def _cost(job: Job) -> str:
+    """What halos or overlaps make of the work, where that is much."""
+    factor = job.tiles.read_factor
+    return f", every voxel read {factor:.1f} times" if factor >= _DEAR else ""
 
 
 def check_labels_path(labels: Path, stack: Path, output: Path, overwrite: bool) -> None:

@@ -14,7 +14,9 @@ import re
 from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from napari_unetpp.cli._output import BadUsage
 
@@ -25,12 +27,30 @@ if TYPE_CHECKING:
     from napari_unetpp.inference.backends import Backend
     from napari_unetpp.inference.planes import Planes
     from napari_unetpp.inference.tiles import Tiles
-    from napari_unetpp.inference.tiling import Tiling
+    from napari_unetpp.inference.tiling import Tiling, Voxels
     from napari_unetpp.model.checkpoint import Model
     from napari_unetpp.model.spec import NetworkSpec
     from napari_unetpp.stacks import Stack
 
 _UNITS = {"": 1, "k": 1, "m": 2, "g": 3, "t": 4}
+
+
+PatchOption = Annotated[
+    str | None, typer.Option(metavar="N|Z,Y,X", help="Edge of overlapping patches.  [default: 96; 64 of volumes]")
+]
+StrideOption = Annotated[
+    str | None, typer.Option(metavar="N|Z,Y,X", help="Distance of patches.  [default: half a patch]")
+]
+HaloOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="exact|bounded|fast|N|Z,Y,X",
+        help="What seamless tiles read around them; see `seams`.  [default: exact; bounded for volumes]",
+    ),
+]
+
+
+HALO_WORDS = ("exact", "bounded", "fast")
 
 
 class TilingKind(StrEnum):
@@ -128,9 +148,10 @@ def check_device(device: str) -> str:
 def choose_tiling(
     model: Model,
     kind: TilingKind | None,
-    patch: int | None,
-    stride: int | None,
+    patch: str | None,
+    stride: str | None,
     aggregate: Aggregate | None,
+    halo: str | None = None,
 ) -> Tiling:
     """The card's tiling with the options that were given in place of its numbers."""
     from napari_unetpp.inference.tiling import Overlap, tiling_from_card
@@ -139,8 +160,8 @@ def choose_tiling(
     if kind is not None and kind.value != tiling.describe()["kind"]:
         tiling = tiling_from_card({"kind": kind.value}, model.spec.ndim)
     given: dict[str, Any] = {
-        "patch": patch,
-        "stride": stride,
+        "patch": patch and parse_voxels("--patch", patch),
+        "stride": stride and parse_voxels("--stride", stride),
         "aggregate": aggregate.value if aggregate is not None else None,
     }
     given = {name: value for name, value in given.items() if value is not None}
@@ -149,10 +170,32 @@ def choose_tiling(
             words = ", ".join(f"--{name}" for name in given)
             which = "" if kind else f", and the card of {model.card.name} recommends seamless"
             raise BadUsage(f"{words} belongs to overlap tiling{which}; add --tiling overlap")
-        return tiling
-    if patch is not None and stride is None:
-        given["stride"] = max(1, patch // 2)  # half a patch, as in the papers
+        if halo is None:
+            return tiling
+        asked: dict[str, Any] = {"halo": halo if halo in HALO_WORDS else parse_voxels("--halo", halo)}
+        return replace(tiling, **asked)
+    if halo is not None:
+        which = "" if kind else f", and the card of {model.card.name} recommends overlap"
+        raise BadUsage(f"--halo belongs to seamless tiling{which}; add --tiling seamless")
+    if "patch" in given and stride is None:  # half a patch, as in the papers
+        edges = given["patch"]
+        half = max(1, edges // 2) if isinstance(edges, int) else tuple(max(1, edge // 2) for edge in edges)
+        given["stride"] = half
     return replace(tiling, **given)
+
+
+def parse_voxels(option: str, text: str) -> Voxels:
+    """One number of voxels, or one for each axis.
+
+    >>> parse_voxels("--patch", "96"), parse_voxels("--patch", "16,96,96")
+    (96, (16, 96, 96))
+    """
+    if not re.fullmatch(r"\d+(,\d+){0,2}", text.replace(" ", "")):
+        raise BadUsage(f"{option} {text!r} is no number of voxels; write for instance 96, or 16,96,96 along z, y and x")
+    numbers = tuple(int(part) for part in text.split(","))
+    if min(numbers) < 1 and option != "--halo":
+        raise BadUsage(f"{option} {text} must be 1 voxel or more")
+    return numbers[0] if len(numbers) == 1 else numbers
 
 
 def choose_levels(spec: NetworkSpec, level: int | None) -> tuple[int, ...]:

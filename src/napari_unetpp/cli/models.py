@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_unetpp.cli._output import BadUsage, Output, reported
+from napari_unetpp.cli._output import BadUsage, Output, one_line, reported
 
 if TYPE_CHECKING:
     from napari_unetpp.model.checkpoint import Header
@@ -63,14 +63,15 @@ def show_model(
 ) -> None:
     """Show the card of one model: data, licence, scores, recommended level and tiling."""
     from napari_unetpp.model.checkpoint import read_header
-    from napari_unetpp.model.zoo import resolve
+    from napari_unetpp.model.zoo import file_sha256, resolve
 
     output = Output(as_json)
     path = resolve(name)
     header = read_header(path)
     about = _about(header)
-    output.event("result", path=path, **about, card=header.card.to_json())
-    for key, value in {**about, "file": path}.items():
+    hashes = {"sha256": file_sha256(path), "weights_sha256": header.weights_sha256}
+    output.event("result", path=path, **about, **hashes, card=header.card.to_json())
+    for key, value in {**about, "file": path, **hashes}.items():
         output.say(f"{key.replace('_', ' '):18} {_text(value)}")
     for split, levels in header.card.scores.items():
         columns = sorted({key for scores in levels.values() for key in scores})
@@ -84,7 +85,10 @@ def show_model(
 @reported
 def import_model(
     file: Annotated[
-        Path, typer.Argument(help="A model file, or a checkpoint of another package (.pth, .safetensors).")
+        Path,
+        typer.Argument(
+            help="A model file, a checkpoint of another package (.pth, .h5), or a package of bioimage.io (.zip)."
+        ),
     ],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Put it here, and not among the own.")] = None,
     name: Annotated[str | None, typer.Option(help="What to call it; else it is called like its file.")] = None,
@@ -102,6 +106,9 @@ def import_model(
         str | None, typer.Option(help="Of a checkpoint with several: all (deep supervision), last, or mean.")
     ] = None,
     slope: Annotated[float | None, typer.Option(help="Of a checkpoint's LeakyReLU; 0 is a ReLU.")] = None,
+    padding: Annotated[
+        str | None, typer.Option(help="Of a U-Net of milesial's names: same, late (a tutorial's) or valid (of 2015).")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check a model file and copy it to the own models; a known checkpoint of another package becomes a model."""
@@ -109,7 +116,7 @@ def import_model(
         raise BadUsage("--output puts the model where it has no name; give that or --name")
     _check_suffix(output)
     from napari_unetpp.model.foreign import Asked, add_foreign, import_checkpoint, is_own, save_foreign
-    from napari_unetpp.model.foreign_found import FREE, HEADS, INTENSITIES
+    from napari_unetpp.model.foreign_found import FREE, HEADS, INTENSITIES, PADDINGS
     from napari_unetpp.model.names import safe_name
     from napari_unetpp.model.zoo import add_model, copy_model
 
@@ -120,6 +127,7 @@ def import_model(
         _one_of("--intensities", intensities, INTENSITIES),
         _one_of("--heads", heads, HEADS),
         slope,
+        _one_of("--padding", padding, PADDINGS),
     )
     imported = None
     if is_own(file):
@@ -151,31 +159,45 @@ def import_model(
 @reported
 def export_model(
     name: NameOrFile,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The model file to write (.safetensors).")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="The file to write; its ending names the format, else --format.")
+    ],
     level: Annotated[int | None, typer.Option(min=1, help="Keep only what this level and those below it need.")] = None,
+    file_format: Annotated[
+        str | None,
+        typer.Option("--format", help="safetensors, onnx, torchscript (.pt) or bioimageio (.zip) [by the ending]."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Save a model as a file of its own, whole or pruned to a level."""
-    _check_suffix(output)
-    if output.exists() and not overwrite:
-        raise FileExistsError(f"{output} exists; name another file, or --overwrite")
+    """Save a model as a file of its own, whole or pruned to a level: for this package, or for other programs."""
+    chosen = _format(output, file_format)
     from napari_unetpp.model.checkpoint import load_model
-    from napari_unetpp.model.pruning import save_pruned
+    from napari_unetpp.model.exchange import check_target, export_model
     from napari_unetpp.model.zoo import copy_model, resolve
 
     say = Output(as_json)
     source = resolve(name)
     if output.exists() and output.samefile(source):
         raise BadUsage(f"--output {output} is the model itself; name another file")
-    if level is None:
-        copy_model(source, output, overwrite=overwrite)
+    check_target(output, overwrite=overwrite)
+    checked = None
+    if chosen == "safetensors" and level is None:
+        copy_model(source, output, overwrite=overwrite)  # to the byte: predictions know a model by the hash of its file
     else:
-        save_pruned(load_model(source, "cpu"), level, output)
+        steps = export_model(load_model(source, "cpu"), output, format=chosen, level=level, overwrite=overwrite)
+        while checked is None:
+            try:
+                step = next(steps)
+                say.say(step)
+                say.event("step", text=step)
+            except StopIteration as done:
+                checked = done.value.checked
     size = output.stat().st_size
     what = source.stem if level is None else f"{source.stem} pruned to L{level}"
     say.say(f"{output}: {what}, {size / 1e6:.1f} MB")
-    say.event("result", path=output, source=source, level=level and f"L{level}", bytes=size)
+    told = {} if chosen == "safetensors" else {"format": chosen, "checked": checked}
+    say.event("result", path=output, source=source, level=level and f"L{level}", bytes=size, **told)
 
 
 @app.command("rename")
@@ -213,6 +235,24 @@ def delete_own_model(
     path = delete_model(name)
     say.say(f"{name} is deleted")
     say.event("result", name=name, path=path)
+
+
+def _format(output: Path, asked: str | None) -> Any:
+    """Format of an export: the one that was asked for, else the one that the file's ending names; the two must agree."""
+    from napari_unetpp.model.exchange import FORMATS, format_of
+
+    chosen = _one_of("--format", asked, tuple(FORMATS))
+    try:
+        by_name = format_of(output)
+    except ValueError as error:
+        if chosen is None:
+            raise BadUsage(f"--output {one_line(error)}") from None
+        by_name = None
+    if chosen is not None and by_name != chosen:
+        raise BadUsage(
+            f"--output {output}: {chosen} ends in {FORMATS[chosen].suffix}; name it so, or leave out --format"
+        )
+    return by_name
 
 
 def _one_of(option: str, value: str | None, choices: tuple[str, ...]) -> Any:

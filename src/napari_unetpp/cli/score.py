@@ -66,8 +66,9 @@ def score(
     series: Annotated[int | None, typer.Option(min=0, help="Which image of STACK.")] = None,
     channel: Annotated[int | None, typer.Option(min=0, help="Which channel of STACK.")] = None,
     tiling: Annotated[options.TilingKind | None, typer.Option(help="With MODEL: by default its own.")] = None,
-    patch: Annotated[int | None, typer.Option(min=1, help="With MODEL.")] = None,
-    stride: Annotated[int | None, typer.Option(min=1, help="With MODEL.")] = None,
+    patch: options.PatchOption = None,
+    stride: options.StrideOption = None,
+    halo: options.HaloOption = None,
     aggregate: Annotated[options.Aggregate | None, typer.Option(help="With MODEL.")] = None,
     device: Annotated[str, typer.Option(help="With MODEL: auto, cpu, cuda, cuda:N or mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
@@ -83,7 +84,7 @@ def score(
             image = opened.enter_context(open_image(Path(files[1]), axes, series))
             model = open_model(files[0], device)
             image = select_channel(image, channel, model)
-            chosen = options.choose_tiling(model, tiling, patch, stride, aggregate)
+            chosen = options.choose_tiling(model, tiling, patch, stride, aggregate, halo)
             deepest = max(options.parse_levels(level, model.spec.heads))
             backend = make_backend(model, image, "auto", say)
             tiles = options.plan(image.shape_predicted, backend, chosen, deepest)

@@ -34,8 +34,9 @@ def segment(
         typer.Option(min=1, help="Deepest level to compute; by default all that the model has."),
     ] = None,
     tiling: Annotated[options.TilingKind | None, typer.Option(help="By default what the model recommends.")] = None,
-    patch: Annotated[int | None, typer.Option(min=1, help="Edge of overlapping patches.  [default: 96]")] = None,
-    stride: Annotated[int | None, typer.Option(min=1, help="Distance of patches.  [default: half a patch]")] = None,
+    patch: options.PatchOption = None,
+    stride: options.StrideOption = None,
+    halo: options.HaloOption = None,
     aggregate: Annotated[
         options.Aggregate | None, typer.Option(help="How patches are combined.  [default: mean]")
     ] = None,
@@ -98,7 +99,7 @@ def segment(
 
             box = options.parse_region(region, image.axes_predicted, image.shape_predicted)
             image = cropped(image, box)
-        chosen_tiling = options.choose_tiling(network, tiling, patch, stride, aggregate)
+        chosen_tiling = options.choose_tiling(network, tiling, patch, stride, aggregate, halo)
         if labels is not None:
             check_labels_path(labels, stack, output, overwrite)
         begun = None if overwrite else output

@@ -1,7 +1,10 @@
 """The model file: one safetensors file whose JSON header holds everything but the weights.
 
 Header metadata (all strings, as safetensors asks): ``format`` (version of this layout), ``spec``, ``intensity``, ``card`` (JSON
-each). Weights carry the names of `UNetPlusPlus.state_dict`. Nothing in such a file can execute code.
+each), ``weights_sha256``. Weights carry the names of `UNetPlusPlus.state_dict`. Nothing in such a file can execute code.
+
+A file cannot hold its own hash, so its header holds that of the weights (`weights_sha256`), which is checked when it is loaded;
+files of earlier versions have none. Predictions remember the hash of the whole file, card included.
 
 Convolution kernels may be stored in half precision; they are widened to float32 when they are loaded. Biases and the statistics of
 BatchNorm stay float32: they are few, and small variances would lose their digits.
@@ -9,6 +12,7 @@ BatchNorm stay float32: they are few, and small variances would lose their digit
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,11 +42,15 @@ class ModelFileError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Everything of a model file but its weights; reading it costs no torch work."""
+    """Everything of a model file but its weights; reading it costs no torch work.
+
+    `weights_sha256` is the hash that the weights must have, empty in files of earlier versions.
+    """
 
     spec: NetworkSpec
     intensity: Intensity
     card: Card
+    weights_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,6 +116,10 @@ def load_model(name_or_path: str | Path, device: str | torch.device = "auto") ->
             )
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise ModelFileError(f"{path}: weight {key} holds NaN or infinity; train or fetch the model again")
+    if header.weights_sha256 and weights_sha256(weights) != header.weights_sha256:
+        raise ModelFileError(
+            f"{path}: its weights are not those that its header tells the sha256 of ({header.weights_sha256[:12]}); fetch it again"
+        )
     network = UNetPlusPlus(header.spec, initialise=False)
     network.load_state_dict({key: value.to(wanted[key].dtype) for key, value in weights.items()})
     chosen = choose_device(device)
@@ -135,6 +147,7 @@ def save_model(model: Model, path: str | Path, dtype: torch.dtype = torch.float3
         "spec": json.dumps(model.spec.to_json()),
         "intensity": json.dumps(model.intensity.to_json()),
         "card": json.dumps(model.card.to_json()),
+        "weights_sha256": weights_sha256(weights),
     }
     if not target.parent.is_dir():
         raise FileNotFoundError(f"folder {target.parent} does not exist; make it, or save the model elsewhere")
@@ -178,9 +191,20 @@ def read_header(path: str | Path) -> Header:
             NetworkSpec.from_json(_json_object(metadata, "spec")),
             Intensity.from_json(_json_object(metadata, "intensity")),
             Card.from_json(_json_object(metadata, "card")),
+            metadata.get("weights_sha256", ""),
         )
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ModelFileError(f"{path}: {one_line(error)}") from None
+
+
+def weights_sha256(weights: Mapping[str, torch.Tensor]) -> str:
+    """Hash of weights as they are stored: of name, dtype, shape and bytes of each, by name."""
+    digest = hashlib.sha256()
+    for key in sorted(weights):
+        value = weights[key].detach().cpu().contiguous()
+        digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def choose_device(device: str | torch.device = "auto") -> torch.device:

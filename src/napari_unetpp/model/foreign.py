@@ -26,6 +26,7 @@ from napari_unetpp.model.foreign_found import HEADS, Asked, Found, Heads, UnfitE
 from napari_unetpp.model.foreign_heads import average_heads, keep_last_head, rgb_first, surrounded
 from napari_unetpp.model.foreign_keras import agreed, find_keras, refuse_backbone
 from napari_unetpp.model.foreign_nested import find_nested, find_shawnbit, find_wide
+from napari_unetpp.model.foreign_smp import find_nested_smp, find_plain_smp
 from napari_unetpp.model.foreign_unets import find_milesial, find_monai_nested, find_monai_plain
 from napari_unetpp.model.names import check_name, safe_name
 from napari_unetpp.model.packages import import_package, is_package
@@ -33,7 +34,7 @@ from napari_unetpp.model.unetpp import UNetPlusPlus
 from napari_unetpp.model.zoo import SUFFIX, ModelEntry, check_free, copy_model, file_sha256, user_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable
 
     from torch import Tensor
 
@@ -51,12 +52,12 @@ _KNOWN: tuple[tuple[str, str, Callable[[dict[str, Tensor], Asked], Found]], ...]
     (r"loc\d\.\d\.\d\.blocks\.", "UNet++ of its authors' PyTorch code (a fork of nnU-Net)", find_fork),
     (r"conv\d\d_[12]\.", "U-Net or UNet++ of its authors' Keras code", find_keras),
     (r"decoder_stage\d", "a network of its authors' Keras package segmentation_models", refuse_backbone),
+    (r"decoder\.blocks\.x_\d_\d\.", "UnetPlusPlus of segmentation_models.pytorch", find_nested_smp),
+    (r"decoder\.blocks\.\d+\.conv1\.", "Unet of segmentation_models.pytorch", find_plain_smp),
     (r"conv\d_\d\.conv[12]\.", "NestedUNet or UNet of pytorch-nested-unet", find_nested),
 )
 _NOT_YET: tuple[tuple[str, str], ...] = (
     (r"conv_blocks_(context|localization)\.", "a network of nnU-Net's first version"),
-    (r"decoder\.blocks\.x_\d_\d\.", "a UnetPlusPlus of segmentation_models.pytorch"),
-    (r"decoder\.blocks\.\d+\.conv1\.", "a Unet of segmentation_models.pytorch"),
     (r"(encoder|decoder)\.stages\.", "a network of nnU-Net"),
 )
 _UNBIASED = (r"seg_outputs\.\d+", r"up\d\.\d")  # nnU-Net's heads and up-sampling, without bias: all of a kind or none
@@ -181,6 +182,10 @@ def _begins(pattern: str, names: Collection[str]) -> bool:
     return any(re.match(pattern, name) for name in names)
 
 
+def _begins_any(patterns: Iterable[str], name: str) -> bool:
+    return any(re.match(pattern, name) for pattern in patterns)
+
+
 def _finder(path: Path, weights: dict[str, Tensor]) -> tuple[str, Callable[[dict[str, Tensor], Asked], Found]]:
     for pattern, what, finder in _KNOWN:
         if _begins(pattern, weights):
@@ -221,7 +226,7 @@ def _converted(weights: dict[str, Tensor], found: Found) -> dict[str, Tensor]:
         if like.is_floating_point() and not bool(torch.isfinite(state[key]).all()):
             raise UnfitError(f"its weight {their} holds NaN or infinity; fetch or save it again")
         used.add(their)
-    if left := sorted(set(weights) - used):
+    if left := sorted(key for key in set(weights) - used if not _begins_any(found.unused, key)):
         raise UnfitError(
             f"{len(left)} of its weights are of no known use, the first is {left[0][:80]}; it is another network"
         )

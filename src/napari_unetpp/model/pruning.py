@@ -46,7 +46,7 @@ def save_pruned(model: Model, level: int, path: str | Path, *, name: str | None 
         raise ValueError(f"{target} is the model itself, whose deeper levels would be lost; name another file")
     card = pruned_card(model, level, name or f"{model.card.name}-L{level}")
     small = replace(model, spec=network.spec, network=network, card=card, sha256="")
-    return save_model(small, target, torch.float16 if _fits_half(network) else torch.float32)
+    return save_model(small, target, torch.float16 if fits_half(network) else torch.float32)
 
 
 def pruned_card(model: Model, level: int, name: str) -> Card:
@@ -75,7 +75,7 @@ def pruned_card(model: Model, level: int, name: str) -> Card:
     )
 
 
-def _fits_half(network: torch.nn.Module) -> bool:
+def fits_half(network: torch.nn.Module) -> bool:
     """Whether the kernels came from half precision, so that it holds them to the last bit."""
     kernels = (value for value in network.state_dict().values() if value.ndim > 1)
     return all(torch.equal(value, value.half().to(value.dtype)) for value in kernels)
