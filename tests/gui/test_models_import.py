@@ -146,8 +146,11 @@ FOUND = {
     "nested": (lambda: drawn(nested_shapes()), {"upsampling", "intensities"}),
     "nested, supervised": (lambda: drawn(nested_shapes(heads=FOUR)), {"upsampling", "heads", "intensities"}),
     "wide": (lambda: drawn(wide_shapes()), {"heads", "intensities"}),
-    "milesial": (lambda: drawn(milesial_shapes("transposed", bias=True)[0]), {"intensities"}),
-    "milesial, bilinear": (lambda: drawn(milesial_shapes("bilinear", bias=True)[0]), {"upsampling", "intensities"}),
+    "milesial": (lambda: drawn(milesial_shapes("transposed", bias=True)[0]), {"padding", "intensities"}),
+    "milesial, bilinear": (
+        lambda: drawn(milesial_shapes("bilinear", bias=True)[0]),
+        {"upsampling", "padding", "intensities"},
+    ),
     "ShawnBIT": (lambda: drawn(shawnbit_shapes(True)), {"heads", "intensities"}),
     "MONAI": (monai_like, {"slope", "intensities"}),
 }
@@ -169,6 +172,7 @@ def test_a_choice_is_open_if_and_only_if_it_changes_the_model(tmp_path, weights)
 
     taken = (usual.model.spec, usual.model.intensity)
     every = {"upsampling": ("bilinear-aligned", "bilinear", "nearest"), "heads": ("all", "last", "mean")}
+    every["padding"] = ("same", "valid", "late")
     every["intensities"] = ("unit", "imagenet", "imagenet-255", "raw", "percentile", "zscore")
     for option, values in every.items():
         effects = {value: effect(**{option: value}) for value in values}
@@ -189,6 +193,7 @@ def test_only_what_is_open_has_a_field(open_dock, give, tmp_path, kind):
     box = give(dock, saved(tmp_path, make()))
     form = box.form
     fields = {"upsampling": form.upsampling, "heads": form.heads, "slope": form.slope, "intensities": form.intensities}
+    fields["padding"] = form.padding
     assert {option for option, field in fields.items() if shown(dock, field)} == wanted
 
 

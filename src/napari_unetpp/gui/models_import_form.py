@@ -32,6 +32,11 @@ HEADS = {
     "last": ("the last", "The others were not trained: the slider has one position."),
     "mean": ("their mean", "The mean of their logits is the answer: the slider has one position."),
 }
+PADDINGS = {
+    "same": ("padded", "Its maps keep their extent."),
+    "late": ("before joining", "Nothing is padded but what is up-sampled, before it is joined: a tutorial's variant."),
+    "valid": ("nothing padded", "What is joined is cropped, as in the U-Net of 2015."),
+}
 INTENSITIES = {
     None: ("as its file says", "In numbers of its own, which you see above."),
     "unit": ("divided by 255", "8-bit images became 0 to 1."),
@@ -58,6 +63,7 @@ class ImportForm(QWidget):
         self.upsampling = combo_box(
             "How maps grow to twice their extent. It has no weights, so a fork may do otherwise."
         )
+        self.padding = combo_box("Whether its convolutions keep the extent of their maps; the weights look the same.")
         self.heads = combo_box("Which of its heads were trained: each is a level of the slider.")
         self.slope = QDoubleSpinBox()
         self.slope.setToolTip("Of its LeakyReLU below 0; 0 is a ReLU.")
@@ -71,13 +77,14 @@ class ImportForm(QWidget):
             "Assumed, as its weights do not say",
             (
                 ("Up-sampling", self.upsampling),
+                ("Convolutions", self.padding),
                 ("Heads", self.heads),
                 ("Slope", self.slope),
                 ("Intensities", self.intensities),
             ),
         )
         self._lay_out()
-        for combo in (self.upsampling, self.heads, self.intensities):
+        for combo in (self.upsampling, self.padding, self.heads, self.intensities):
             combo.currentIndexChanged.connect(self._on_changed)
         self.slope.valueChanged.connect(self._on_changed)
 
@@ -97,11 +104,13 @@ class ImportForm(QWidget):
         choices = self._choices = recognised.choices
         self._first, self._becoming = {}, None
         _fill(self.upsampling, UPSAMPLING, choices.upsampling)
+        _fill(self.padding, PADDINGS, choices.padding)
         _fill(self.heads, HEADS, choices.heads)
         _fill(self.intensities, INTENSITIES, choices.intensities)
         self.slope.setValue(choices.slope or 0)
         fields = {
             self.upsampling: bool(choices.upsampling),
+            self.padding: bool(choices.padding),
             self.heads: bool(choices.heads),
             self.slope: choices.slope is not None,
             self.intensities: bool(choices.intensities),
@@ -143,6 +152,7 @@ class ImportForm(QWidget):
             intensities=_answer(self.intensities),
             heads=_answer(self.heads),
             negative_slope=slope,
+            padding=_answer(self.padding),
         )
 
     def _names(self) -> tuple[str, ...]:

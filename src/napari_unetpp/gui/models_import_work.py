@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from napari_unetpp.model.foreign_found import Asked
 
 
-_FIELDS = ("--class", "--upsampling", "--slope")  # options with fields that say what their notes would
+_FIELDS = ("--class", "--upsampling", "--slope", "--padding")  # options with fields that say what their notes would
 
 
 @dataclass(frozen=True, slots=True)

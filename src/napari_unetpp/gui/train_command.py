@@ -30,8 +30,9 @@ OPTIONS = {
     "foreground": "--foreground",
     "unpainted": "--unpainted",
     "device": "--device",
+    "encoder_weights": "--encoder-weights",
 }
-USUAL = {"trainable": "all", "foreground": 0, "unpainted": "background", "device": "auto"}
+USUAL = {"trainable": "all", "foreground": 0, "unpainted": "background", "device": "auto", "encoder_weights": ""}
 
 
 def describe_command(request: TrainRequest) -> Generator[str]:
@@ -82,7 +83,8 @@ def command_line(
     words += ["-o", str(request.out)]
     if isinstance(request.start, Scratch):
         new = request.start
-        words += ["--preset", new.preset, "--dimensions", str(new.ndim)]
+        plain = ["--preset", new.preset, "--dimensions", str(new.ndim)]
+        words += ["--encoder", new.encoder] if new.encoder else plain
         words += ["--width", str(new.width)] * (new.width is not None)
         words += ["--depth", str(new.depth)] * (new.depth is not None)
         for name in request.classes:

@@ -6,13 +6,14 @@ The form says in one line what is missing (`TrainForm.problem`) and what is chos
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import QWidget
 
-from napari_unetpp.gui.train_form_fields import FormFields
+from napari_unetpp.gui.train_form_fields import NO_ENCODER, FormFields
 from napari_unetpp.gui.train_labels import EACH, EVERY
 from napari_unetpp.gui.train_work import Scratch
 from napari_unetpp.model.names import check_name
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from napari_unetpp.gui.catalogue import Catalogue, ModelChoice
 
 SCRATCH = "From scratch"
+TIMM_MISSING = 'Encoders need timm: pip install "napari-unetpp[backbones]".'
 VOLUMETRIC = tuple(name for name in PRESET_NAMES if "v-net" in name or name.startswith("vnet"))
 # A fine-tuning on a laptop is over in minutes; who trains from scratch has patience.
 TUNING, ANEW = {"epochs": 10, "patience": 6}, {"epochs": 100, "patience": 20}
@@ -69,13 +71,15 @@ class TrainForm(FormFields):
         self.more_button.toggled.connect(self._on_more)
         for number in (self.epochs, self.patience):
             number.valueChanged.connect(self._on_count)
-        for combo in (self.ndim, self.trainable, self.augmentation, self.device):
+        self.encoder.currentTextChanged.connect(self._on_encoder)
+        self.ndim.currentIndexChanged.connect(self._on_encoder)
+        for combo in (self.trainable, self.augmentation, self.device):
             combo.currentIndexChanged.connect(self._emit_changed)
         for number in (self.width, self.depth, self.steps, self.batch, self.patch, self.rate, self.seed):
             number.valueChanged.connect(self._emit_changed)
         for text in (self.classes, self.name):
             text.textChanged.connect(self._emit_changed)
-        for box in (self.balance, self.replay):
+        for box in (self.balance, self.replay, self.pretrained):
             box.toggled.connect(self._emit_changed)
 
     # What is offered
@@ -121,6 +125,12 @@ class TrainForm(FormFields):
         """Names of the classes of a new network."""
         return tuple(name.strip() for name in self.classes.text().split(",") if name.strip())
 
+    def encoder_name(self) -> str:
+        """Name that timm has for the encoder of a new network; empty for none."""
+        text = self.encoder.currentText().strip()
+        offered = self.from_scratch and self.ndim.currentData() == 2
+        return text if offered and text != NO_ENCODER else ""
+
     def problem(self, highest: int = 0) -> str:
         """What is missing, in one line; empty if nothing is.
 
@@ -133,6 +143,8 @@ class TrainForm(FormFields):
             return "Looking for models …"
         names = self.class_names()
         if self.from_scratch:
+            if self.encoder_name() and find_spec("timm") is None:
+                return TIMM_MISSING
             if not names:
                 return "Name the class, or the classes with commas between."
             if self.target.currentData() == EACH and len(names) < max(2, highest):
@@ -169,15 +181,21 @@ class TrainForm(FormFields):
         if model is not None:
             return Choices(model.path, model.name, self.name.text(), (), options, self.replay.isChecked())
         size = Scratch(
-            self.preset.currentText(), self.width.value() or None, self.depth.value() or None, self.ndim.currentData()
+            self.preset.currentText(),
+            self.width.value() or None,
+            self.depth.value() or None,
+            self.ndim.currentData(),
+            self.encoder_name(),
         )
+        if size.encoder and self.pretrained.isChecked():
+            options["encoder_weights"] = "timm"
         return Choices(size, "", self.name.text(), self.class_names(), options, replay=False)
 
     # What follows from a choice
 
     def _on_start(self, _place: int = 0) -> None:
         model, scratch = self.parent_choice(), self.from_scratch
-        for field in (self.preset, self.width, self.depth, self.ndim):
+        for field in (self.width, self.depth, self.ndim):
             self._model_rows.setRowVisible(field, scratch)
         self.classes.setReadOnly(not scratch)
         self._more_rows.setRowVisible(self.replay, not scratch)
@@ -207,6 +225,17 @@ class TrainForm(FormFields):
         if volumetric:
             self.ndim.setCurrentIndex(self.ndim.findData(3))
         self.ndim.setEnabled(not volumetric)
+        self._on_encoder()
+
+    def _on_encoder(self, _choice: object = None) -> None:
+        chosen, scratch = bool(self.encoder_name()), self.from_scratch
+        self._model_rows.setRowVisible(self._encoder_row, scratch and self.ndim.currentData() == 2)
+        self._model_rows.setRowVisible(self.pretrained, chosen)
+        self._model_rows.setRowVisible(self.preset, scratch and not chosen)
+        self.ndim.setEnabled(not chosen and self.preset.currentText() not in VOLUMETRIC)
+        missing = chosen and find_spec("timm") is None
+        self.encoder_note.setText(TIMM_MISSING if missing else "")
+        self.encoder_note.setVisible(missing)
         self.changed.emit()
 
     def _on_target(self, _place: int = 0) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QCheckBox,
+    QComboBox,
     QDoubleSpinBox,
     QHBoxLayout,
     QLineEdit,
@@ -21,6 +22,8 @@ from napari_unetpp.gui.train_fields import number_box
 from napari_unetpp.model.presets import PRESET_NAMES
 
 TRAINABLE = {"all": "everything", "decoder": "decoder and heads", "heads": "heads only"}
+NO_ENCODER = "none"
+ENCODERS = ("resnet34", "vgg19_bn", "resnet152", "densenet201")  # a small one, and those of the paper
 AUGMENTATIONS = {"em": "EM", "light": "light microscopy", "anatomy": "anatomy", "none": "none"}
 
 
@@ -33,6 +36,16 @@ class FormFields(QWidget):
         self.card = note_label()
         self.preset = combo_box("Network of the literature.")
         self.preset.addItems(PRESET_NAMES)
+        self.encoder = combo_box(
+            "A classification network of timm that reads the image, under the nested decoder;\nany name of timm's may be typed."
+        )
+        self.encoder.setEditable(True)
+        self.encoder.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
+        self.encoder.addItems([NO_ENCODER, *ENCODERS])
+        self.encoder_note = note_label()
+        self._encoder_row = stacked(self.encoder, self.encoder_note)
+        self.pretrained = QCheckBox("Trained on photographs")
+        self.pretrained.setToolTip("The encoder begins with trained weights, which timm fetches once.")
         self.width = number_box(0, 512, "Channels of the first row; they double downwards.", "as preset")
         self.depth = number_box(0, 10, "Down-samplings: so many levels.", "as preset")
         self.ndim = combo_box("2D: slice by slice. 3D: whole volumes.")
@@ -91,6 +104,8 @@ class FormFields(QWidget):
         looked.addWidget(self.preview_button)
         model: list[tuple[str, Any]] = [
             ("Start", stacked(self.start, self.card)),
+            ("Encoder", self._encoder_row),
+            ("", self.pretrained),
             ("Preset", self.preset),
             ("Width", self.width),
             ("Depth", self.depth),

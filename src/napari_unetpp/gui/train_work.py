@@ -42,12 +42,13 @@ LARGEST_PATCH = 160  # pixels on the screen
 
 @dataclass(frozen=True, slots=True)
 class Scratch:
-    """A new network: a preset, with other numbers where they are not None."""
+    """A new network: a preset, with other numbers where they are not None, or a decoder on an `encoder` of timm."""
 
     preset: str
     width: int | None = None
     depth: int | None = None
     ndim: int = 2
+    encoder: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +174,18 @@ def _start(request: TrainRequest, pairs: list[Pair]) -> Model | NetworkSpec:
     if len(channels) > 1:
         raise ValueError(f"the images have {sorted(channels)} channels; all need the same")
     new, classes = request.start, len(request.classes)
+    if new.encoder:
+        from napari_unetpp.model.backbones import encoder_spec
+
+        depth = new.depth or 4
+        widths = None if new.width is None else [new.width * 2**i for i in range(depth)]
+        return encoder_spec(
+            new.encoder,
+            in_channels=channels.pop(),
+            classes=classes + 1 if classes > 1 else 1,
+            depth=depth,
+            decoder_widths=widths,
+        )
     spec = preset(new.preset, new.ndim, channels.pop(), classes + 1 if classes > 1 else 1)
     if new.depth is not None:
         spec = spec.with_depth(new.depth)

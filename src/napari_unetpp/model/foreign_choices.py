@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from napari_unetpp.model.foreign import import_checkpoint
-from napari_unetpp.model.foreign_found import FREE, HEADS, INTENSITIES, Asked
+from napari_unetpp.model.foreign_found import FREE, HEADS, INTENSITIES, PADDINGS, Asked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from napari_unetpp.model.foreign import Imported
     from napari_unetpp.model.foreign_found import Free, Heads, Intensities
+    from napari_unetpp.model.spec_checks import Padding
 
 Kind = TypeVar("Kind", bound=str)
 
@@ -41,6 +42,7 @@ class Choices:
     intensities: tuple[Intensities | None, ...]
     slope: float | None
     classes: tuple[str, ...]
+    padding: tuple[Padding, ...] = ()
 
 
 def open_choices(path: Path, usual: Imported) -> Choices:
@@ -64,6 +66,11 @@ def open_choices(path: Path, usual: Imported) -> Choices:
     if spec.negative_slope:
         taken = _import(path, Asked(negative_slope=spec.negative_slope / 2))
         slope = spec.negative_slope if taken is not None and taken.model.spec != spec else None
+    padding: tuple[Padding, ...] = ()
+    if spec.padding == "same" and spec.skips == "plain":  # the weights of a U-Net of 2015 look the same
+        tried = {kind: _import(path, Asked(padding=kind)) for kind in PADDINGS}
+        taken_as = [kind for kind, its in tried.items() if its is not None and its.model.spec.padding == kind]
+        padding = _first("same", taken_as) if len(taken_as) > 1 else ()
     heads: tuple[Heads, ...] = ()
     if found is None:  # the weights told more than the package let through
         specs = {kind: made.model.spec for kind in HEADS if (made := _import(path, Asked(heads=kind)))}
@@ -80,6 +87,7 @@ def open_choices(path: Path, usual: Imported) -> Choices:
         (None, *scalings) if found is None else _first(found.intensities, scalings),
         slope,
         names,
+        padding,
     )
 
 
