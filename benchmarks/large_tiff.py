@@ -38,7 +38,7 @@ from benchmarks.networks import texture
 
 STEPS = 12  # the first is warm-up
 CHILD = """
-import json, sys, time
+import json, os, sys, time
 import napari, numpy as np, psutil
 from qtpy.QtWidgets import QApplication
 from vispy.gloo import gl
@@ -97,8 +97,9 @@ live_mib = (before.memory_info().rss - memory) / 2**20
 print(json.dumps({"open": opened, "live_l1": first, "live_mib": live_mib,
                   "opened_mib": at_once / 2**20, "steps": steps[1:], "data": type(layer.data).__name__,
                   "added_mib": added / 2**20, "shape": layer.level_shapes[0].tolist()
-                  if layer.multiscale else list(layer.data.shape)}))
+                  if layer.multiscale else list(layer.data.shape)}), flush=True)
 viewer.close()
+os._exit(0)  # PyQt6 6.11 walks over all its objects at exit, and now and then over one that is gone
 """
 
 

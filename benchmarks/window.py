@@ -328,3 +328,5 @@ def _summary(values: list[float]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     main(sys.argv[1:])
+    sys.stdout.flush()
+    os._exit(0)  # PyQt6 6.11 walks over all its objects at exit, and now and then over one that is gone

@@ -8,6 +8,7 @@ beginning to end: nothing is restarted. Saves the pixels of L1 and prints one JS
 
 import importlib.util
 import json
+import os
 import sys
 import time
 
@@ -122,8 +123,9 @@ def main(wheel, l1_file):
         "layers": list(layers),
         "status": dock.status.text(),
     }
-    print(json.dumps(told))
+    print(json.dumps(told), flush=True)
     viewer.close()
+    os._exit(0)  # PyQt6 6.11 walks over all its objects at exit, and now and then over one that is gone
 
 
 if __name__ == "__main__":
