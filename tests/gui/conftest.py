@@ -1,8 +1,22 @@
 """A tiny random model in a user's folder of its own, and the Segment dock as a user opens it."""
 
+import gc
+import importlib
+
 import pytest
 
 LEVELS = (1, 2)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _modules_are_no_garbage():
+    """napari collects garbage whenever a layer goes, 0.3 s each with torch loaded; what modules hold need not be looked at."""
+    for module in ("napari.qt", "napari._qt.qt_main_window", "pyqtgraph", "torch"):
+        importlib.import_module(module)
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def _tiny_model(ndim=2, in_channels=1, classes=1, seed=0):
