@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -182,6 +183,32 @@ def test_accuracy_of_fp32_against_itself(repository, tmp_path, shared_data):
         assert 0 < level["dice"] <= 1
 
 
+def test_exports_are_measured_beside_ours(repository, tmp_path):
+    content = run(repository, tmp_path, "exports", "--formats", "safetensors,torchscript")
+    for kind in ("safetensors", "torchscript"):
+        sizes = [content["bytes"][f"{kind}-L{level}"] for level in (4, 3, 2, 1)]
+        assert sizes == sorted(sizes, reverse=True)
+    assert all(case["times_as_fast_as_ours"]["min"] > 0 for case in content["cases"].values())
+
+
+def test_hippocampus_scores_every_level_and_goes_on(repository, tmp_path):
+    for kind, top in (("images", 255), ("labels", 3)):
+        (tmp_path / kind).mkdir()
+        for number in range(5):
+            voxels = np.random.default_rng(number).integers(0, top, (8, 20, 16)).astype(np.uint8)
+            tifffile.imwrite(tmp_path / kind / f"{number}.tif", voxels, metadata={"axes": "ZYX"})
+    first = run(repository, tmp_path, "hippocampus", "--data", str(tmp_path), "--networks", "v-net")
+    assert [entry["network"] for entry in first["runs"]] == ["v-net"]
+    content = run(repository, tmp_path, "hippocampus", "--data", str(tmp_path))
+    assert content["runs"][0] == first["runs"][0]
+    assert [entry["network"] for entry in content["runs"]] == ["v-net", "vnet+", "vnet++"]
+    for entry in content["runs"]:
+        levels = ["L2"] if entry["network"] == "v-net" else ["L1", "L2", "ensemble"]
+        for dice in entry["dice"].values():
+            assert list(dice) == levels
+            assert all(0 <= score <= 1 for level in dice.values() for of in level.values() for score in of)
+
+
 def test_plot(repository, peers, tmp_path):
     pytest.importorskip("matplotlib")
     (result,) = peers[1].glob("peers-*.json")
@@ -189,3 +216,12 @@ def test_plot(repository, peers, tmp_path):
     command = [sys.executable, "-m", "benchmarks.plot", str(result), "--to", str(picture)]
     subprocess.run(command, cwd=repository, check=True, capture_output=True)
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_planes(repository, tmp_path, shared_data):
+    content = run(repository, tmp_path, "planes", str(shared_data))
+    assert set(content["stacks"]) == {"whole", "unseen"}
+    for figures in content["stacks"].values():
+        one, three = (figures[name]["levels"] for name in ("z", "z, y, x"))
+        assert set(one) == set(three) == {"L1", "L2", "L3", "L4"}
+        assert all(three[level]["iou"] > one[level]["iou"] for level in one)

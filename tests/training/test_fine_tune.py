@@ -155,7 +155,7 @@ def test_a_run_within_little_memory_learns_as_well(tmp_path):
 
 def test_the_batch_is_found_within_free_memory(monkeypatch):
     options = replace(FAST, batch=0, patch=32)
-    each = speed.step_memory(UNetPlusPlus(SPEC), 32)
+    each = speed.step_memory(UNetPlusPlus(SPEC), (32, 32))
     state = 16 * sum(p.numel() for p in UNetPlusPlus(SPEC).parameters())
     # at least every output of a convolution is kept, in float32: two a node, of the resolution of its row
     nodes = sum(2 * SPEC.node_width(i, j) * (32 >> i) ** 2 * 4 for i, j in SPEC.nodes)

@@ -14,9 +14,11 @@ import typer
 
 from napari_unetpp import __version__
 from napari_unetpp.cli._output import CANCELLED, complain
+from napari_unetpp.cli.crops import crops as crops_command
 from napari_unetpp.cli.demo import demo as demo_command
 from napari_unetpp.cli.models import app as models_app
 from napari_unetpp.cli.score import score as score_command
+from napari_unetpp.cli.seams import seams as seams_command
 from napari_unetpp.cli.segment import segment as segment_command
 from napari_unetpp.cli.train import train as train_command
 
@@ -30,7 +32,9 @@ app = typer.Typer(
 )
 app.command("demo")(demo_command)
 app.command("segment")(segment_command)
+app.command("seams")(seams_command)
 app.command("train")(train_command)
+app.command("crops")(crops_command)
 app.command("score")(score_command)
 app.add_typer(models_app, name="models")
 

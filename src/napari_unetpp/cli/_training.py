@@ -99,7 +99,7 @@ def _plan_lines(plan: Plan) -> Iterator[str]:
     for part, title in (("training", "training on"), ("validation", "held out")):
         counts = ", ".join(f"{name} {count}" for name, count in plan.annotated[part].items())
         yield f"{title} {', '.join(plan.places[part])}: {counts} voxels"
-    yield f"batches of {plan.batch} patches of {plan.options.patch}"
+    yield f"batches of {plan.batch} patches of {' x '.join(map(str, plan.options.extents(plan.spec.ndim)))}"
     yield from (f"note: {line}" for line in plan.warnings)
 
 

@@ -281,6 +281,7 @@ def _about(header: Header) -> dict[str, Any]:
         "skips": spec.skips,
         "depth": spec.depth,
         "widths": list(spec.widths),
+        **({"encoder": f"{spec.encoder} (timm)"} if spec.encoder else {}),
         "heads": [f"L{d}" for d in spec.heads],
         "upsampling": spec.upsampling,
         "recommended_level": card.recommended_level,

@@ -14,12 +14,15 @@ from napari_unetpp.cli._job import open_model
 from napari_unetpp.cli._output import BadUsage, Output, reported
 from napari_unetpp.cli._recipe import (
     Skips,
-    check_counts,
     class_names,
+    fit_network,
     known_pairs,
+    listed,
     new_card,
     new_network,
     open_pairs,
+    parse_patch,
+    parse_spacing,
     settings_of,
 )
 from napari_unetpp.cli._training import run
@@ -48,7 +51,7 @@ class TrainPrecision(StrEnum):
 
 @reported
 def train(
-    image: Annotated[list[Path], typer.Option(metavar="A.tif", help="An image stack; may be repeated.")],
+    image: Annotated[list[Path], typer.Option(metavar="A.tif", help="An image stack, or a folder; may be repeated.")],
     label: Annotated[
         list[Path],
         typer.Option(
@@ -63,6 +66,21 @@ def train(
     depth: Annotated[int | None, typer.Option(min=1, help="Its down-samplings: levels.")] = None,
     dimensions: Annotated[
         int | None, typer.Option(min=2, max=3, help="2 for slices, 3 for volumes.  [default: 2]")
+    ] = None,
+    isotropic: Annotated[
+        bool, typer.Option("--isotropic", help="In 3D take z as y and x, also where slices lie farther apart.")
+    ] = False,
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Encoder of timm, as resnet34 or vgg19_bn: pip install 'napari-unetpp[backbones]'."
+        ),
+    ] = None,
+    encoder_weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="timm|FILE", help="Its trained weights: fetched by timm, or from a file.  [default: none]"
+        ),
     ] = None,
     classes: Annotated[
         list[str] | None,
@@ -80,6 +98,10 @@ def train(
     validation_label: Annotated[list[Path] | None, typer.Option(help="Its labels.")] = None,
     axes: Annotated[str | None, typer.Option(help="Axes of the images, as tzcyx.")] = None,
     label_axes: Annotated[str | None, typer.Option(help="Axes of the labels.")] = None,
+    spacing: Annotated[
+        str | None,
+        typer.Option(metavar="Z,Y,X[um|mm|nm]", help="Of the images, as 1,1,1mm, in place of what they say."),
+    ] = None,
     unpainted: Annotated[
         options.Unpainted,
         typer.Option(help="What label 0 means; ignore: not annotated, 1 background, 2.. classes."),
@@ -106,7 +128,9 @@ def train(
     steps: Annotated[int | None, typer.Option(min=1, help="Batches an epoch.")] = None,
     patience: Annotated[int | None, typer.Option(min=1, help="Epochs without a better score before it stops.")] = None,
     batch: Annotated[int | None, typer.Option(min=0, help="Patches a batch; 0: what memory allows.")] = None,
-    patch: Annotated[int | None, typer.Option(min=1, help="Edge of a patch.")] = None,
+    patch: Annotated[
+        str | None, typer.Option(metavar="N|Z,Y,X", help="Voxels of a patch: one number, or one per axis.")
+    ] = None,
     learning_rate: Annotated[float | None, typer.Option("--learning-rate", "--lr", help="Of Adam.")] = None,
     schedule: Annotated[Schedule | None, typer.Option(help="Of the learning rate.")] = None,
     validation_fraction: Annotated[float | None, typer.Option(help="Share of the images that is held out.")] = None,
@@ -124,11 +148,11 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """Train a model on labelled stacks, from scratch or from another model."""
-    check_counts("--image", image, "--label", label)
-    held_images, held_labels = validation_image or [], validation_label or []
-    check_counts("--validation-image", held_images, "--validation-label", held_labels)
-    old_images, old_labels = replay_image or [], replay_label or []
-    check_counts("--replay-image", old_images, "--replay-label", old_labels)
+    image, label = listed(image, label, "--image", "--label")
+    held_images, held_labels = listed(
+        validation_image or [], validation_label or [], "--validation-image", "--validation-label"
+    )
+    old_images, old_labels = listed(replay_image or [], replay_label or [], "--replay-image", "--replay-label")
     if base is None and (old_images or replay_known):
         raise BadUsage("--replay-image and --replay-known repeat what a --base was trained on; name one")
     new = {
@@ -137,21 +161,29 @@ def train(
         "--width": width,
         "--depth": depth,
         "--dimensions": dimensions,
+        "--isotropic": isotropic or None,
+        "--encoder": encoder,
+        "--encoder-weights": encoder_weights,
         "--class": classes,
     }
     if base is not None and (given := [k for k, v in new.items() if v is not None]):
         raise BadUsage(f"{', '.join(given)} describe a new network; --base {base} keeps its own")
     if preset is not None and skips is not None:
         raise BadUsage("--preset decides the skips; leave out --skips or --preset")
+    if encoder is not None and (preset is not None or dimensions == 3):
+        raise BadUsage("--encoder makes a 2D network of its own; leave out --preset and --dimensions 3, or --encoder")
+    if encoder_weights is not None and encoder is None:
+        raise BadUsage("--encoder-weights are those of an --encoder; name one")
     if output.suffix != ".safetensors":
         raise BadUsage(f"--output {output}: a model file ends in .safetensors")
+    spacing_um = parse_spacing("--spacing", spacing)
     say = Output(as_json)
     settings = settings_of(
         epochs=epochs,
         steps=steps,
         patience=patience,
         batch=batch,
-        patch=patch,
+        patch=parse_patch(patch),
         learning_rate=learning_rate,
         schedule=schedule and schedule.value,
         validation_fraction=validation_fraction,
@@ -166,11 +198,12 @@ def train(
         balance=balance,
         replay=replay,
         memory=None if memory is None else options.parse_memory(memory),
+        encoder_weights=encoder_weights,
     )
     with ExitStack() as opened:
-        pairs = open_pairs(image, label, axes, label_axes, opened)
-        held = open_pairs(held_images, held_labels, axes, label_axes, opened)
-        old = open_pairs(old_images, old_labels, axes, label_axes, opened)
+        pairs = open_pairs(image, label, axes, label_axes, opened, spacing_um=spacing_um)
+        held = open_pairs(held_images, held_labels, axes, label_axes, opened, spacing_um=spacing_um)
+        old = open_pairs(old_images, old_labels, axes, label_axes, opened, spacing_um=spacing_um)
         start: Model | NetworkSpec
         card = None
         if base is not None:
@@ -182,6 +215,7 @@ def train(
             channels = {pair.image.channels for pair in pairs}
             if len(channels) > 1:
                 raise ValueError(f"the images have {sorted(channels)} channels; all need the same")
-            start = new_network(preset, skips, width, depth, dimensions or 2, channels.pop(), classes or [])
+            start = new_network(preset, skips, width, depth, dimensions or 2, channels.pop(), classes or [], encoder)
+            start = start if isotropic else fit_network(start, pairs)
             card = new_card(output.stem, classes or [])
         run(start, pairs, held, old, settings, output, card, resume, say)

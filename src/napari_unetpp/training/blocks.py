@@ -74,11 +74,15 @@ class Annotated:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Loaded:
-    """A block in memory: image (channel, *box) raw, target (*box) uint8 class or IGNORE, and the scaling of its stack."""
+    """A block in memory: image (channel, *box) raw, target (*box) uint8 class or IGNORE, scaling and spacing of its stack.
+
+    `spacing_um` has one number per axis of the box, None where it is unknown.
+    """
 
     image: NDArray[Any]
     target: NDArray[np.uint8]
     scaling: Scaling
+    spacing_um: tuple[float | None, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -197,7 +201,8 @@ def load_blocks(data: Blocks, seed: int) -> list[Loaded]:
 def load_block(data: Blocks, block: Block) -> Loaded:
     """One block with its image."""
     pair = data.pairs[block.pair]
-    return Loaded(as_channels(read_raw(pair.image, block.box), data.channels), block.target, data.scalings[block.pair])
+    image = as_channels(read_raw(pair.image, block.box), data.channels)
+    return Loaded(image, block.target, data.scalings[block.pair], pair.image.spacing_predicted_um)
 
 
 def _grid(pair: Pair, ndim: int, rule: Rule) -> Iterator[Box]:

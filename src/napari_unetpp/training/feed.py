@@ -44,7 +44,7 @@ def batches(plan: Plan, batch: int, epoch: int, steps: int | None = None) -> Ite
         generator = torch.Generator().manual_seed(step_seed(options.seed, epoch, step))
         augmentation = AUGMENTATIONS[options.augmentation]
         parts = [
-            draw_batch(blocks, weights, plan.spec.ndim, options.patch, count, augmentation, generator)
+            draw_batch(blocks, weights, options.extents(plan.spec.ndim), count, augmentation, generator)
             for blocks, weights, count in drawn_from
         ]
         image, target = (torch.cat(tensors) for tensors in zip(*parts, strict=True))

@@ -12,12 +12,15 @@ if TYPE_CHECKING:
 
 
 def trained_modules(network: UNetPlusPlus, trainable: Trainable) -> list[nn.Module]:
-    """The parts that `trainable` names: the whole network, all but the encoder column X^{i,0}, or the heads."""
+    """The parts that `trainable` names: the whole network, all but the encoder, or the heads.
+
+    The encoder is the column X^{i,0}, or what timm gives of it: nodes above its first stage learn with the decoder.
+    """
     if trainable == "all":
         return [network]
     if trainable == "heads":
         return [network.heads]
-    decoder = [node for key, node in network.nodes.items() if not key.endswith("_0")]
+    decoder = [node for key, node in network.nodes.items() if network.encoder is not None or not key.endswith("_0")]
     return [*decoder, network.ups, network.heads]
 
 

@@ -27,8 +27,8 @@ class TrainOptions:
     patience
         Stop after this many epochs without a better validation score.
     batch, patch
-        Patches a batch, 0 for as many as memory allows up to `AUTOMATIC_BATCH`; voxels per axis of a patch, a multiple of
-        ``2**depth`` (the papers use 96 for EM and nuclei).
+        Patches a batch, 0 for as many as memory allows up to `AUTOMATIC_BATCH`; voxels of a patch, one number for all axes or
+        one per axis of the network, (z, y, x), multiples of its grid (the papers use 96 for EM and nuclei, 64 for lungs).
     learning_rate, schedule
         Adam's rate (the papers' 3e-4), kept ``"constant"`` or led to zero along half a ``"cosine"`` over all epochs.
     seed
@@ -56,6 +56,9 @@ class TrainOptions:
         ``"auto"`` is bf16 autocast on CUDA and fp32 elsewhere (bf16 that a CPU has to emulate is slower than fp32).
     device
         As for `load_model`.
+    encoder_weights
+        What the encoder of a new network begins with: ``"timm"`` fetches trained weights, else a file of them
+        (`backbones_weights.load_pretrained`); empty is noise.
 
     Raises
     ------
@@ -67,7 +70,7 @@ class TrainOptions:
     steps: int = 100
     patience: int = 20
     batch: int = 16
-    patch: int = 96
+    patch: int | tuple[int, ...] = 96
     learning_rate: float = 3e-4
     schedule: Literal["constant", "cosine"] = "constant"
     seed: int = 0
@@ -82,8 +85,13 @@ class TrainOptions:
     memory: int = 2**30
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: str = "auto"
+    encoder_weights: str = ""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.patch, int):  # JSON knows no tuples
+            object.__setattr__(self, "patch", tuple(self.patch))
+        if not (extents := _numbers(self.patch)) or min(extents) < 1:
+            raise ValueError(f"patch {self.patch} must be at least 1 along every axis")
         for name, least in _LEAST.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} {getattr(self, name)} must be at least {least}")
@@ -97,13 +105,39 @@ class TrainOptions:
             if getattr(self, name) not in words:
                 raise ValueError(f"{name} {getattr(self, name)!r} is unknown; use one of {', '.join(words)}")
 
+    def extents(self, ndim: int) -> tuple[int, ...]:
+        """Voxels of a patch along each axis of a network.
+
+        >>> TrainOptions(patch=64).extents(3), TrainOptions(patch=(16, 96, 96)).extents(3)
+        ((64, 64, 64), (16, 96, 96))
+
+        Raises
+        ------
+        ValueError
+            If the patch has another number of axes.
+        """
+        extents = _numbers(self.patch)
+        if len(extents) not in (1, ndim):
+            raise ValueError(
+                f"patch {','.join(map(str, extents))} names {len(extents)} axes where the network has {ndim}; give one number or "
+                f"{ndim}"
+            )
+        return extents if len(extents) == ndim else extents * ndim
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return asdict(self)
+        values = {**asdict(self), "patch": self.patch if isinstance(self.patch, int) else list(self.patch)}
+        if not self.encoder_weights:  # runs that earlier versions began know no such word
+            del values["encoder_weights"]
+        return values
+
+
+def _numbers(patch: int | tuple[int, ...]) -> tuple[int, ...]:
+    return (patch,) if isinstance(patch, int) else patch
 
 
 _LEAST = {
-    **dict.fromkeys(("epochs", "steps", "patience", "patch", "validation_voxels", "memory"), 1),
+    **dict.fromkeys(("epochs", "steps", "patience", "validation_voxels", "memory"), 1),
     **dict.fromkeys(("batch", "foreground"), 0),
 }
 _WORDS: dict[str, tuple[str, ...]] = {

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from napari_unetpp.box import Box, read_box
-from napari_unetpp.training.augment import AUGMENTATIONS, Augmentation, augment, context_extent
+from napari_unetpp.training.augment import AUGMENTATIONS, Augmentation, alike_axes, augment, context_extents
 from napari_unetpp.training.blocks import load_blocks
 from napari_unetpp.training.losses import IGNORE
 
@@ -39,8 +39,7 @@ def preview_patches(plan: Plan, count: int, seed: int) -> tuple[NDArray[np.float
     image, target = draw_batch(
         blocks,
         annotated_weights(blocks),
-        plan.spec.ndim,
-        options.patch,
+        options.extents(plan.spec.ndim),
         count,
         AUGMENTATIONS[options.augmentation],
         torch.Generator().manual_seed(seed),
@@ -56,24 +55,23 @@ def annotated_weights(regions: Sequence[Loaded]) -> Tensor:
 def draw_batch(
     regions: Sequence[Loaded],
     weights: Tensor,
-    ndim: int,
-    patch: int,
+    patch: Sequence[int],
     batch: int,
     augmentation: Augmentation,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """Batch of augmented patches: image (batch, channel, [z,] y, x) float32 and target (batch, [z,] y, x) uint8.
 
-    Patches lie inside a block where that is as large as they are; a smaller one is mirrored. Each patch is centred near an
-    annotated voxel, so that partly annotated slices lose no step to empty patches.
+    `patch` has voxels per axis of the network. Patches lie inside a block where that is as large as they are; a smaller one is
+    mirrored. Each patch is centred near an annotated voxel, so that partly annotated slices lose no step to empty patches.
     """
     chosen = torch.multinomial(weights, batch, replacement=True, generator=generator).tolist()
-    drawn = [_draw(regions[k], ndim, patch, augmentation, generator) for k in chosen]
+    drawn = [_draw(regions[k], patch, augmentation, generator) for k in chosen]
     return torch.stack([image for image, _ in drawn]), torch.stack([target for _, target in drawn])
 
 
 def _draw(
-    region: Loaded, ndim: int, patch: int, augmentation: Augmentation, generator: torch.Generator
+    region: Loaded, patch: Sequence[int], augmentation: Augmentation, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     shape = region.target.shape
     for _ in range(50):  # dense labels succeed at once; 5 % scribbles within some twenty
@@ -84,21 +82,23 @@ def _draw(
         places = np.flatnonzero(region.target != IGNORE)
         pick = places[int(torch.randint(len(places), (), generator=generator))]
         middle = [int(k) for k in np.unravel_index(pick, shape)]
-    context = context_extent(patch, augmentation, ndim)
+    ndim = len(patch)
+    alike = alike_axes(region.spacing_um[-ndim:])
+    context = context_extents(patch, augmentation, alike)
+    slices = (1,) * (len(shape) - ndim)
     start, stop = [], []
-    for axis, (n, m) in enumerate(zip(shape, middle, strict=True)):
-        width = context if axis >= len(shape) - ndim else 1
+    for n, m, width, shown in zip(shape, middle, (*slices, *context), (*slices, *patch), strict=True):
         # The patch, not its context, is kept inside; what the context lacks is mirrored.
-        slack = (width - patch) // 2 if width > 1 else 0
+        slack = (width - shown) // 2
         first = m - width // 2
         if n >= width - 2 * slack:
             first = min(max(first, -slack), n - width + slack)
         start.append(first)
         stop.append(first + width)
     box = Box(tuple(start), tuple(stop))
-    target = read_box(region.target, box).reshape((context,) * ndim)
+    target = read_box(region.target, box).reshape(context)
     channels = Box((0, *box.start), (region.image.shape[0], *box.stop))
-    image = read_box(region.image, channels).reshape(-1, *(context,) * ndim)
+    image = read_box(region.image, channels).reshape(-1, *context)
     return augment(
-        torch.from_numpy(region.scaling.apply(image)), torch.from_numpy(target), patch, augmentation, generator
+        torch.from_numpy(region.scaling.apply(image)), torch.from_numpy(target), patch, augmentation, alike, generator
     )

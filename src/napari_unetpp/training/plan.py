@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from napari_unetpp.model.card import CLASS_COLORS, Card, ClassInfo
 from napari_unetpp.model.checkpoint import Model
+from napari_unetpp.model.foreign_card import tiling_of
 from napari_unetpp.model.intensity import Intensity
 from napari_unetpp.model.sampling import scale_stack, stack_hash
 from napari_unetpp.model.spec import NetworkSpec
 from napari_unetpp.training.blocks import Annotated, Blocks, blocks_in, load_blocks, scan, thinned
 from napari_unetpp.training.pairs import Pair, Rule
+from napari_unetpp.training.spacing import spacing_lines
 from napari_unetpp.training.speed import choose_batch
 from napari_unetpp.training.split import Region, Split, split_pairs
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_unetpp.training.options import TrainOptions
+
+_PATCH = 256  # voxels of an edge where tiles overlap: wide enough for what an encoder sees, small enough for any memory
 
 
 class TrainingError(ValueError):
@@ -81,7 +85,7 @@ def make_plan(
         )
     else:
         split = split_pairs(pairs, found, spec.ndim, options.validation_fraction, options.seed)
-    card = _card(card, parent, spec, pairs, name)
+    card = _card(card, parent, spec, options, pairs, name)
     scalings = tuple(scale_stack(pair.image, intensity, spec.in_channels) for pair in everything)
     both = tuple(everything[: len(found)])
     training, held = (
@@ -131,7 +135,7 @@ def make_plan(
         options.batch or choose_batch(spec, options),
         annotated,
         places,
-        _warnings(annotated, parent),
+        (*_warnings(annotated, parent), *(spacing_lines(spec, pairs) if parent is None else ())),
         record,
     )
 
@@ -140,11 +144,12 @@ def _check_network(
     spec: NetworkSpec, options: TrainOptions, pairs: Sequence[Pair], intensity: Intensity, parent: Model | None
 ) -> None:
     """Refuse a patch, axes or channels that the network cannot take."""
-    if options.patch % spec.grid:
-        low = max(options.patch // spec.grid, 1) * spec.grid
-        raise ValueError(
-            f"patch {options.patch} is not a multiple of {spec.grid} (2**depth); use {low} or {low + spec.grid}"
-        )
+    for extent, grid, axis in zip(options.extents(spec.ndim), spec.grids, "zyx"[-spec.ndim :], strict=True):
+        if extent % grid:
+            low = max(extent // grid, 1) * grid
+            along = f" along {axis}" if len({*spec.grids}) > 1 else ""
+            whose = "2**depth" if grid == 2**spec.depth else "the network's grid"
+            raise ValueError(f"patch {extent}{along} is not a multiple of {grid} ({whose}); use {low} or {low + grid}")
     axes = {pair.image.axes_predicted[-spec.ndim :] for pair in pairs} or {"zyx"[-spec.ndim :]}
     if axes != {"zyx"[-spec.ndim :]}:
         raise ValueError(
@@ -160,7 +165,8 @@ def _check_network(
         raise ValueError(
             f"foreground {options.foreground} picks one label for a network of one class; this one has {spec.classes}"
         )
-    if options.trainable != "all" and parent is None:
+    trained = options.trainable == "decoder" and options.encoder_weights  # all that stays is the encoder
+    if options.trainable != "all" and parent is None and not trained:
         raise ValueError(
             f"trainable {options.trainable!r} keeps the rest of the network as it is, and from scratch that is noise; train all"
         )
@@ -223,7 +229,14 @@ def _names(card: Card) -> list[str]:
     return names if len(names) > 1 else ["background", *names]
 
 
-def _card(card: Card | None, parent: Model | None, spec: NetworkSpec, pairs: Sequence[Pair], name: str) -> Card:
+def _card(
+    card: Card | None,
+    parent: Model | None,
+    spec: NetworkSpec,
+    options: TrainOptions,
+    pairs: Sequence[Pair],
+    name: str,
+) -> Card:
     if card is None:
         if parent is not None:
             card = replace(parent.card, name=name, scores={}, training={})
@@ -236,6 +249,11 @@ def _card(card: Card | None, parent: Model | None, spec: NetworkSpec, pairs: Seq
             card = Card(name, classes=(ClassInfo("background", "#000000"), *foreground))
     if len(card.classes) != spec.classes:
         raise ValueError(f"the card names {len(card.classes)} classes where the network's heads have {spec.classes}")
+    if parent is None and not isinstance(options.patch, int):  # a shape that somebody chose for what it shows
+        stride = [max(1, n // 2) for n in options.patch]
+        card = replace(card, tiling={"kind": "overlap", "patch": list(options.patch), "stride": stride})
+    elif parent is None and not spec.size_independent and card.tiling.get("kind") == "seamless":
+        card = replace(card, tiling=tiling_of(spec, _PATCH))  # no halo is exact
     if card.spacing_um is None:
         spacings = {pair.image.spacing_predicted_um[-spec.ndim :] for pair in pairs}
         if len(spacings) == 1:

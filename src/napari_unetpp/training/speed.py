@@ -23,6 +23,8 @@ from napari_unetpp.training.options import AUTOMATIC_BATCH
 from napari_unetpp.training.step import make_optimizer, take_step
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from napari_unetpp.model.spec import NetworkSpec
     from napari_unetpp.training.options import TrainOptions
     from napari_unetpp.training.plan import Plan
@@ -38,14 +40,14 @@ def choose_batch(spec: NetworkSpec, options: TrainOptions) -> int:
     freeze(network, options.trainable)
     state = 16 * sum(p.numel() for p in network.parameters())  # float32 weights, gradients and Adam's two moments
     free = _SHARE * free_memory(device) - state
-    each = step_memory(network, options.patch)
+    each = step_memory(network, options.extents(spec.ndim))
     batch = AUTOMATIC_BATCH
     while batch > 1 and batch * each > free:
         batch //= 2
     return batch
 
 
-def step_memory(network: UNetPlusPlus, patch: int) -> int:
+def step_memory(network: UNetPlusPlus, patch: Sequence[int]) -> int:
     """Bytes that a forward pass keeps for its backward pass, a patch: what is saved, counted where it is saved."""
     seen: dict[int, int] = {}
 
@@ -60,7 +62,7 @@ def step_memory(network: UNetPlusPlus, patch: int) -> int:
     parameters = {p.untyped_storage().data_ptr() for p in network.parameters()}
     network.train()
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        network(torch.zeros((1, spec.in_channels, *(patch,) * spec.ndim)))
+        network(torch.zeros((1, spec.in_channels, *patch)))
     return sum(size for pointer, size in seen.items() if pointer not in parameters)
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from napari_unetpp.model.backbones_weights import load_pretrained
 from napari_unetpp.model.card import Card, advised_level
 from napari_unetpp.model.checkpoint import Model, choose_device, save_model
 from napari_unetpp.model.unetpp import UNetPlusPlus
@@ -29,7 +30,7 @@ from napari_unetpp.training.losses import class_weights
 from napari_unetpp.training.options import BatchDone, EpochDone, Started, TrainOptions
 from napari_unetpp.training.plan import Plan, TrainingError, make_plan
 from napari_unetpp.training.resume import RunState, forget, load_state, save_state, state_path
-from napari_unetpp.training.step import make_optimizer, rate, take_step
+from napari_unetpp.training.step import make_optimizer, memory_format, rate, take_step
 from napari_unetpp.training.validate import Scores, validate
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def train_plan(plan: Plan, out: str | Path, *, resume: bool = False) -> Iterator
         raise FileExistsError(f"{target} exists; choose another name for the new model or remove it")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"folder {target.parent} does not exist; make it, or save the model elsewhere")
-    network = _start_network(plan)
+    network = _start_network(plan, resumed=state is not None)
     needed = _COPIES * 4 * sum(p.numel() for p in network.parameters())
     if (free := shutil.disk_usage(target.parent).free) < needed:
         raise OSError(
@@ -125,9 +126,7 @@ def _run(
 ) -> Iterator[Started | BatchDone | EpochDone]:
     options = plan.options
     device = choose_device(options.device)
-    network = network.to(device)
-    if plan.spec.ndim == 2:
-        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+    network = network.to(device).to(memory_format=memory_format(plan.spec.ndim))  # type: ignore[call-overload]  # torch's stubs lack it
     optimizer = make_optimizer(freeze(network, options.trainable), options)
     if state is None:
         before = None if plan.parent is None else validate(network, plan.validation, device)
@@ -201,21 +200,24 @@ def _fitting_step(
             return take_step(network, optimizer, image, target, weights, options, parts), parts
         except torch.OutOfMemoryError:
             if parts >= len(image):
+                patch = " x ".join(map(str, target.shape[1:]))
                 raise TrainingError(
-                    f"{device} has too little memory for one patch of {options.patch}; choose a smaller patch, or train on the CPU"
+                    f"{device} has too little memory for one patch of {patch}; choose a smaller patch, or train on the CPU"
                 ) from None
             optimizer.zero_grad(set_to_none=True)
             torch.cuda.empty_cache()
             parts = min(2 * parts, len(image))
 
 
-def _start_network(plan: Plan) -> UNetPlusPlus:
-    """Network to start from: the parent's weights, or He-normal ones out of the seed."""
+def _start_network(plan: Plan, *, resumed: bool) -> UNetPlusPlus:
+    """Network to start from: the parent's weights, or He-normal ones out of the seed under a trained encoder, if asked for."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.options.seed)
         network = UNetPlusPlus(plan.spec)
     if plan.parent is not None:
         network.load_state_dict({k: v.cpu() for k, v in plan.parent.network.state_dict().items()})
+    elif plan.options.encoder_weights and not resumed:
+        load_pretrained(network, plan.options.encoder_weights)
     return network
 
 
