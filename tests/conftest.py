@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import sys
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,34 @@ os.environ["NAPARI_UNETPP_PRECISION"] = "fp32"
 # A busy machine is no fault of the code: only wrong answers fail, never slow ones.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
+
+
+_REGISTERED: list[object] = []  # operators live as long as who registered them
+
+
+class _TorchvisionAnyway:
+    """Lets torchvision be imported where its operators were built for another torch than the one that is there.
+
+    timm and segmentation_models.pytorch import it and call none of them, but its package asks for two at import.
+    """
+
+    @staticmethod
+    def find_spec(name: str, *_: object) -> None:
+        if name != "torchvision" or _REGISTERED or (found := PathFinder.find_spec(name)) is None:
+            return
+        import torch
+
+        try:
+            for built in Path(found.origin or "").parent.glob("_C.*"):
+                torch.ops.load_library(str(built))
+        except OSError:
+            library = torch.library.Library("torchvision", "FRAGMENT")
+            for operator in ("nms", "qnms"):
+                library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+            _REGISTERED.append(library)
+
+
+sys.meta_path.insert(0, _TorchvisionAnyway)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 GUI_FIXTURES = {"qapp", "qtbot", "viewer", "make_napari_viewer", "make_napari_viewer_proxy"}

@@ -8,10 +8,11 @@ import pytest
 from napari_unetpp.gui.train_command import command_line
 from napari_unetpp.gui.train_labels import EACH, EVERY, PairFacts, look_at_pair, targets_of
 from napari_unetpp.gui.train_pairs import PairRequest, match_files
+from napari_unetpp.gui.train_pictures import tiled
 from napari_unetpp.gui.train_progress import Training
 from napari_unetpp.gui.train_result import verdict
 from napari_unetpp.gui.train_unfinished import hold_request, rebuild, unfinished
-from napari_unetpp.gui.train_work import Scratch, TrainRequest, tiled
+from napari_unetpp.gui.train_work import Scratch, TrainRequest
 from napari_unetpp.stacks import open_stack
 from napari_unetpp.training.compare import Row
 from napari_unetpp.training.options import BatchDone, EpochDone

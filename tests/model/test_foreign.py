@@ -772,11 +772,9 @@ def test_the_command_says_what_it_recognised(tmp_path, run):
 
 
 def test_a_refused_file_writes_nothing(tmp_path, run):
-    path = saved(tmp_path, {"decoder.blocks.x_0_0.conv1.0.weight": torch.ones(3)})
+    path = saved(tmp_path, {"encoder.stages.0.conv1.0.weight": torch.ones(3)})
     done = run(path)
     assert done.exit_code == 1
     assert len(done.stderr.splitlines()) == 1
-    assert (
-        "a UnetPlusPlus of segmentation_models.pytorch, which is recognised but cannot be imported yet" in done.stderr
-    )
+    assert "a network of nnU-Net, which is recognised but cannot be imported yet" in done.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["theirs.pth"]

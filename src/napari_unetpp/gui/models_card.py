@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from napari_unetpp._opened import one_line
 from napari_unetpp.gui.models_import_work import plain_note
 from napari_unetpp.model.costs import level_costs
 
@@ -149,12 +150,16 @@ def _intensity(header: Header) -> str:
 
 
 def _costs(header: Header) -> str:
-    costs = level_costs(header.spec)
+    title = '<p style="margin-top: 10px"><b>Cost</b></p>'
+    try:
+        costs = level_costs(header.spec)
+    except ValueError as error:  # an encoder of timm's, without timm
+        return f"{title}<p>{_text(one_line(error))}</p>"
     rows = {
         "Parameters": [_count(cost.parameters) for cost in costs],
         "kFLOP/voxel": [f"{cost.flops_per_voxel / 1e3:.4g}" for cost in costs],
     }
-    return f'<p style="margin-top: 10px"><b>Cost</b></p>{_table([f"L{c.level}" for c in costs], rows, header)}'
+    return f"{title}{_table([f'L{c.level}' for c in costs], rows, header)}"
 
 
 def _scores(heads: Mapping[str, Mapping[str, float]], header: Header) -> str:

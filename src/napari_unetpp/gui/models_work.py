@@ -7,6 +7,7 @@ Qt nor napari; torch is imported only by what runs in a job.
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -154,6 +155,17 @@ def _read(entry: ModelEntry) -> ModelFile:
     from napari_unetpp.model.checkpoint import read_header
 
     try:
-        return ModelFile(entry, read_header(entry.path), size=entry.path.stat().st_size)
+        header = read_header(entry.path)
+        if header.spec.encoder:
+            _count(header)
+        return ModelFile(entry, header, size=entry.path.stat().st_size)
     except (ValueError, OSError) as error:  # one bad file must not hide the others
         return ModelFile(entry, problem=one_line(error))
+
+
+def _count(header: Header) -> None:
+    """Count the costs of an encoder here, where timm is imported without the window waiting; they are kept for the card."""
+    from napari_unetpp.model.costs import level_costs
+
+    with suppress(ValueError):  # without timm; the card says so
+        level_costs(header.spec)

@@ -233,6 +233,8 @@ class TrainForm(FormFields):
         self._model_rows.setRowVisible(self.pretrained, chosen)
         self._model_rows.setRowVisible(self.preset, scratch and not chosen)
         self.ndim.setEnabled(not chosen and self.preset.currentText() not in VOLUMETRIC)
+        for number, usual in ((self.width, "32"), (self.depth, "4")):
+            number.setSpecialValueText(usual if chosen else "as preset")
         missing = chosen and find_spec("timm") is None
         self.encoder_note.setText(TIMM_MISSING if missing else "")
         self.encoder_note.setVisible(missing)

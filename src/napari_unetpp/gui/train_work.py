@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from napari_unetpp.gui.train_pairs import CORRECTIONS_ENDING, PairRequest
+from napari_unetpp.gui.train_pictures import rgb, tiled
 from napari_unetpp.model.names import check_name
 from napari_unetpp.model.zoo import SUFFIX, check_free, user_folder
 
@@ -36,8 +37,7 @@ if TYPE_CHECKING:
 
 # Everything that imports torch is imported inside the generators: they run in the worker.
 
-PATCHES, COLUMNS = 12, 4  # that are looked at, in rows of so many
-LARGEST_PATCH = 160  # pixels on the screen
+PATCHES = 12  # that are looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,15 +177,9 @@ def _start(request: TrainRequest, pairs: list[Pair]) -> Model | NetworkSpec:
     if new.encoder:
         from napari_unetpp.model.backbones import encoder_spec
 
-        depth = new.depth or 4
-        widths = None if new.width is None else [new.width * 2**i for i in range(depth)]
-        return encoder_spec(
-            new.encoder,
-            in_channels=channels.pop(),
-            classes=classes + 1 if classes > 1 else 1,
-            depth=depth,
-            decoder_widths=widths,
-        )
+        count = classes + 1 if classes > 1 else 1
+        depth, width = new.depth or 4, new.width or 32
+        return encoder_spec(new.encoder, in_channels=channels.pop(), classes=count, depth=depth, width=width)
     spec = preset(new.preset, new.ndim, channels.pop(), classes + 1 if classes > 1 else 1)
     if new.depth is not None:
         spec = spec.with_depth(new.depth)
@@ -280,34 +274,5 @@ def draw_patches(planned: Planned, seed: int) -> Generator[Patches]:
     images, targets = preview_patches(planned.plan, PATCHES, seed)
     classes = planned.plan.card.classes
     foreground = classes if len(classes) == 1 else classes[1:]
-    colors = [_rgb(info.color) for info in foreground]
+    colors = [rgb(info.color) for info in foreground]
     yield Patches(tiled(images, targets, colors), tuple((info.name, info.color) for info in foreground))
-
-
-def tiled(
-    images: NDArray[np.float32], targets: NDArray[np.uint8], colors: list[tuple[int, int, int]]
-) -> NDArray[np.uint8]:
-    """Patches (n, channel, y, x) and their targets (n, y, x) side by side, as a picture (rows, columns, 3).
-
-    Gray is the first channel between its darkest and brightest; class k has the colour k - 1; 255 was not annotated.
-    """
-    n, _, height, width = images.shape
-    zoom, gap = max(1, LARGEST_PATCH // max(height, width)), 4
-    rows = -(-n // COLUMNS)
-    step_y, step_x = height * zoom + gap, width * zoom + gap
-    picture = np.full((rows * step_y - gap, COLUMNS * step_x - gap, 3), 128, np.uint8)
-    for k, (image, target) in enumerate(zip(images, targets, strict=True)):
-        gray = image[0]
-        low, high = np.percentile(gray, (0.5, 99.5))
-        shown = np.repeat(np.clip((gray - low) / max(high - low, 1e-6), 0, 1)[..., None] * 255, 3, axis=2)
-        for number, color in enumerate(colors, start=1):
-            shown[target == number] = 0.6 * shown[target == number] + 0.4 * np.array(color, float)
-        shown[target == 255] *= 0.45
-        y, x = (k // COLUMNS) * step_y, (k % COLUMNS) * step_x
-        picture[y : y + height * zoom, x : x + width * zoom] = shown.repeat(zoom, 0).repeat(zoom, 1)
-    return picture
-
-
-def _rgb(color: str) -> tuple[int, int, int]:
-    digits = color.lstrip("#")
-    return int(digits[:2], 16), int(digits[2:4], 16), int(digits[4:6], 16)

@@ -6,6 +6,8 @@ together are about one in a hundred, and no tool that counts FLOPs counts them.
 
 A convolution in row i runs on one voxel for each `spec.reduction(i)` of those of the image, which is why the wide layers at the
 bottom hold most of the parameters, and the narrow ones at the top do most of the work. What an image is mirrored by is not counted.
+
+The stages of an encoder are those of timm (`backbones.stage_costs`), so timm must be installed to count them.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from napari_unetpp.model.backbones import StageCost
     from napari_unetpp.model.spec import NetworkSpec
 
 
@@ -62,6 +65,11 @@ class _Layer:
 def level_costs(spec: NetworkSpec) -> tuple[LevelCost, ...]:
     """The cost of each level that has a head, ascending.
 
+    Raises
+    ------
+    BackboneError
+        If the network has an encoder and timm is not installed; the message is one line.
+
     >>> from napari_unetpp.model.spec import NetworkSpec
     >>> for cost in level_costs(NetworkSpec.preset("default")):
     ...     print(cost.level, cost.parameters, round(cost.flops_per_voxel / 1e3, 1))
@@ -70,22 +78,46 @@ def level_costs(spec: NetworkSpec) -> tuple[LevelCost, ...]:
     3 2233987 618.2
     4 9159204 1051.5
     """
-    pruned = ((level, spec.pruned(level)) for level in spec.heads)
-    return tuple(LevelCost(level, parameters(network), flops_per_voxel(network)) for level, network in pruned)
+    stages = _stages(spec)
+    costs = []
+    for level in spec.heads:
+        pruned = spec.pruned(level)
+        encoder = [stage for stage in stages if stage.row <= level]
+        count = _parameters(pruned) + sum(stage.parameters for stage in encoder)
+        costs.append(LevelCost(level, count, _flops(pruned) + sum(stage.flops_per_voxel for stage in encoder)))
+    return tuple(costs)
 
 
 def parameters(spec: NetworkSpec) -> int:
     """Number of weights and biases that training changes; the statistics of BatchNorm are none of them."""
-    return sum(layer.parameters for layer in _layers(spec))
+    return _parameters(spec) + sum(stage.parameters for stage in _stages(spec))
 
 
 def flops_per_voxel(spec: NetworkSpec) -> float:
     """Operations for each voxel of an image whose extent is a multiple of the grid, two for a multiply-add."""
+    return _flops(spec) + sum(stage.flops_per_voxel for stage in _stages(spec))
+
+
+def _stages(spec: NetworkSpec) -> tuple[StageCost, ...]:
+    if not spec.encoder:
+        return ()
+    from napari_unetpp.model.backbones import stage_costs
+
+    return stage_costs(spec)
+
+
+def _parameters(spec: NetworkSpec) -> int:
+    return sum(layer.parameters for layer in _layers(spec))
+
+
+def _flops(spec: NetworkSpec) -> float:
     return sum((2 * layer.products / math.prod(spec.reduction(layer.row)) for layer in _layers(spec)), 0.0)
 
 
 def _layers(spec: NetworkSpec) -> Iterator[_Layer]:
     for i, j in spec.nodes:
+        if spec.from_encoder(i, j):
+            continue
         inputs = spec.in_channels if i == 0 else spec.widths[i - 1]
         if j > 0:
             below, up = spec.node_width(i + 1, j - 1), spec.up_width(i, j)
@@ -101,7 +133,7 @@ def _layers(spec: NetworkSpec) -> Iterator[_Layer]:
         width = spec.node_width(0, level)
         if spec.head == "bn-relu-conv3":
             yield _Layer(0, 0, width, width, bias=False)
-        kernel = 3**spec.ndim if spec.head == "bn-relu-conv3" else 1
+        kernel = 1 if spec.head == "conv1" else 3**spec.ndim
         yield _Layer(0, kernel, width, spec.classes, bias=True)
 
 

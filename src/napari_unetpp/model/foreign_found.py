@@ -92,6 +92,8 @@ class Found:
         Level to use first; None is the deepest.
     smaller_kernels
         Whether kernels of theirs may be smaller than those of our row: they are then surrounded by zeros.
+    unused
+        Patterns that begin the names of weights that take no part in what it gives.
     """
 
     name: str
@@ -104,6 +106,7 @@ class Found:
     patch: int = 256
     recommended: int | None = None
     smaller_kernels: bool = False
+    unused: tuple[str, ...] = ()
 
 
 def shape(weights: Mapping[str, Tensor], key: str) -> tuple[int, ...]:

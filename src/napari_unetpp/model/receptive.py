@@ -20,7 +20,7 @@ def receptive_radii(spec: NetworkSpec, level: int) -> tuple[int, ...]:
 
 
 def _radius(spec: NetworkSpec, level: int, axis: int) -> int:
-    head_radius = 1 if spec.head == "bn-relu-conv3" else 0
+    head_radius = 0 if spec.head == "conv1" else 1
     radius = 0
     for voxel in range(spec.reduction(level)[axis]):
         low, high = _seen(spec, axis, 0, level, (voxel - head_radius, voxel + head_radius))

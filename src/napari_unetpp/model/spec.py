@@ -106,6 +106,16 @@ class NetworkSpec:
         Name of a network of timm whose stages are X^{i,0} from row `encoder_row` on; empty for none.
     encoder_row
         The first row that the encoder gives: the logarithm of its first reduction.
+    encoder_taps
+        Modules of the encoder, by timm's names, whose outputs are X^{i,0} from row `encoder_row` on, where they are not those
+        that timm itself takes for features.
+    last_widths
+        Channels of the last diagonal, X^{i,depth-i} per row ``0..depth-1``, where they differ from their row's
+        (segmentation_models.pytorch has its decoder's widths there, and its encoder's in the nodes between).
+    lone_rows
+        So many rows at the top have no node but X^{i,depth-i}, which receives X^{i+1,depth-i-1} alone.
+    newest_first
+        Whether X^{i,j} receives the nodes of its row newest first, X^{i,0} last.
 
     Raises
     ------
@@ -138,6 +148,10 @@ class NetworkSpec:
     padding: Padding = "same"
     encoder: str = ""
     encoder_row: int = 1
+    encoder_taps: tuple[str, ...] | None = None
+    last_widths: tuple[int, ...] | None = None
+    lone_rows: int = 0
+    newest_first: bool = False
 
     def __post_init__(self) -> None:
         check_spec(self)
@@ -182,8 +196,13 @@ class NetworkSpec:
             (diagonal - j, j)
             for diagonal in range(self.depth + 1)
             for j in range(diagonal + 1)
-            if self.skips != "plain" or j == 0 or diagonal == self.depth
+            if self._has(diagonal - j, j)
         )
+
+    def _has(self, i: int, j: int) -> bool:
+        if i < self.lone_rows and i + j < self.depth:
+            return j == 0 and (not self.encoder or i >= self.encoder_row)  # only for the row below, which is made of it
+        return self.skips != "plain" or j == 0 or i + j == self.depth
 
     @property
     def size_independent(self) -> bool:
@@ -211,6 +230,8 @@ class NetworkSpec:
 
     def node_width(self, i: int, j: int) -> int:
         """Channels of X^{i,j}."""
+        if self.last_widths is not None and j > 0 and i + j == self.depth:
+            return self.last_widths[i]
         return self.last_width if j == self.depth and self.last_width is not None else self._row_width(i, j)
 
     def _row_width(self, i: int, j: int) -> int:
@@ -223,9 +244,11 @@ class NetworkSpec:
         return self._row_width(i, j) if self.up_widths is None else self.up_widths[i]
 
     def same_row(self, i: int, j: int) -> tuple[tuple[int, int], ...]:
-        """Nodes of row i whose output X^{i,j}, j > 0, concatenates, oldest first."""
+        """Nodes of row i whose output X^{i,j}, j > 0, concatenates, in that order."""
+        if i < self.lone_rows:
+            return ()
         if self.skips == "dense":
-            return tuple((i, k) for k in range(j))
+            return tuple((i, k) for k in (reversed(range(j)) if self.newest_first else range(j)))
         return ((i, j - 1 if self.skips == "short" else 0),)
 
     def heads_up_to(self, level: int | None) -> tuple[int, ...]:
@@ -273,16 +296,24 @@ class NetworkSpec:
             decoder_widths=None if self.decoder_widths is None else self.decoder_widths[:level],
             up_widths=None if self.up_widths is None else self.up_widths[:level],
             last_width=self.last_width if level == self.depth else None,
+            last_widths=self.last_widths if level == self.depth else None,
             heads=heads,
             multiple=self.grids[0] if len({*self.grids}) == 1 else self.grids,
             steps=None if self.steps is None else self.steps[:level],
             kernels=None if self.kernels is None else self.kernels[: level + 1],
+            **self._pruned_encoder(level),
         )
+
+    def _pruned_encoder(self, level: int) -> dict[str, Any]:
+        if not self.encoder or level < self.encoder_row:  # nothing of it is left
+            return {"encoder": "", "encoder_row": 1, "encoder_taps": None}
+        stages = level + 1 - self.encoder_row
+        return {"encoder_taps": None if self.encoder_taps is None else self.encoder_taps[:stages]}
 
     def with_width(self, first: int) -> NetworkSpec:
         """Return the same network with widths `first`, 2 * `first`, 4 * `first` and so on."""
         widths = tuple(first * 2**i for i in range(self.depth + 1))
-        return replace(self, widths=widths, up_widths=None, last_width=None)
+        return replace(self, widths=widths, up_widths=None, last_width=None, last_widths=None)
 
     def with_depth(self, depth: int) -> NetworkSpec:
         """Return the same network with `depth` down-samplings; deep supervision stays what it is."""
@@ -290,7 +321,7 @@ class NetworkSpec:
             tuple(self.widths[0] * 2**i for i in range(depth + 1)) if depth > self.depth else self.widths[: depth + 1]
         )
         heads = tuple(range(1, depth + 1)) if len(self.heads) > 1 else (depth,)
-        rows: dict[str, Any] = {"decoder_widths": None, "up_widths": None, "last_width": None}
+        rows: dict[str, Any] = {"decoder_widths": None, "up_widths": None, "last_width": None, "last_widths": None}
         if self.steps is not None:
             rows["steps"] = (*self.steps, *((2,) * self.ndim for _ in range(depth)))[:depth]
         if self.kernels is not None:
@@ -342,4 +373,5 @@ def _as_tuples(value: Any) -> Any:
 
 _ADDED = (
     "up_widths", "last_width", "negative_slope", "steps", "kernels", "pooling", "padding", "encoder", "encoder_row",
+    "encoder_taps", "last_widths", "lone_rows", "newest_first",
 )  # fmt: skip

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 Skips = Literal["plain", "ensemble", "short", "dense"]
 Upsampling = Literal["transposed2", "transposed4", "nearest", "bilinear", "bilinear-aligned", "conv1-bilinear-aligned"]
 Block = Literal["conv-relu", "conv-bn-relu", "bn-relu-conv", "conv-relu-dropout", "conv-in-relu"]
-Head = Literal["conv1", "bn-relu-conv3"]
+Head = Literal["conv1", "conv3", "bn-relu-conv3"]
 Concatenation = Literal["skips-first", "up-first"]
 Middle = Literal["out", "half-in"]
 Pooling = Literal["max", "stride"]
@@ -48,7 +48,7 @@ def check_spec(spec: NetworkSpec) -> None:
         raise ValueError(f"widths {spec.widths} give no level; name at least two widths")
     if spec.depth > MAX_DEPTH:
         raise ValueError(f"widths of depth {spec.depth} are more than any image has use for; use at most {MAX_DEPTH}")
-    for name in ("decoder_widths", "up_widths"):
+    for name in ("decoder_widths", "up_widths", "last_widths"):
         rows = getattr(spec, name)
         if rows is not None and (len(rows) != spec.depth or min(rows) < 1):
             raise ValueError(f"{name} {rows} must name {spec.depth} rows, one per level, with 1 or more channels each")
@@ -71,6 +71,7 @@ def check_spec(spec: NetworkSpec) -> None:
         if not 0.0 <= getattr(spec, name) < 1.0:
             raise ValueError(f"{name} {getattr(spec, name)} must lie in [0, 1)")
     _check_rows(spec)
+    _check_lone_rows(spec)
     _check_encoder(spec)
     wanted = spec.reduction(spec.depth)
     given = spec.multiple if isinstance(spec.multiple, tuple) else (spec.multiple,) * spec.ndim
@@ -109,6 +110,17 @@ def _check_rows(spec: NetworkSpec) -> None:
         raise ValueError(f"padding 'valid' goes with nearest or transposed2 up-sampling, not with {spec.upsampling}")
 
 
+def _check_lone_rows(spec: NetworkSpec) -> None:
+    if not spec.lone_rows:
+        return
+    if not 0 < spec.lone_rows <= spec.depth:
+        raise ValueError(f"lone_rows {spec.lone_rows} must be one of 0..{spec.depth}")
+    if spec.heads != (spec.depth,):
+        raise ValueError(f"lone_rows leave no node for any head but L{spec.depth}, not for heads {spec.heads}")
+    if spec.padding == "late":
+        raise ValueError("lone_rows have nothing that an up-sampled map could be padded to; use another padding")
+
+
 def _check_encoder(spec: NetworkSpec) -> None:
     if not spec.encoder:
         return
@@ -117,3 +129,8 @@ def _check_encoder(spec: NetworkSpec) -> None:
     plain = spec.steps is None and spec.kernels is None and spec.pooling == "max" and spec.padding == "same"
     if spec.ndim != 2 or not plain:
         raise ValueError(f"encoder {spec.encoder!r} goes with a 2D network of the plain grid, without steps or kernels")
+    stages = spec.depth + 1 - spec.encoder_row
+    if spec.encoder_taps is not None and len(spec.encoder_taps) != stages:
+        raise ValueError(
+            f"encoder_taps {spec.encoder_taps} must name {stages} modules, one for each row from {spec.encoder_row} on"
+        )

@@ -47,7 +47,7 @@ class UNetPlusPlus(nn.Module):
     def __init__(self, spec: NetworkSpec, *, initialise: bool = True) -> None:
         super().__init__()
         self.spec = spec
-        self.encoder = build_encoder(spec) if spec.encoder else None
+        self.encoder = build_encoder(spec, initialise=initialise) if spec.encoder else None
         self.nodes = nn.ModuleDict()
         self.ups = nn.ModuleDict()
         for i, j in spec.nodes:
@@ -185,6 +185,8 @@ def _head(spec: NetworkSpec, width: int) -> nn.Module:
     if spec.head == "conv1":
         return _CONV[spec.ndim](width, spec.classes, 1)
     conv = _CONV[spec.ndim](width, spec.classes, 3, padding=1)
+    if spec.head == "conv3":
+        return conv
     return nn.Sequential(_NORM[spec.ndim](width), nn.ReLU(), conv)
 
 
