@@ -104,6 +104,27 @@ def open_dock(viewer, model, predictions, qtbot):
 
 
 @pytest.fixture
+def folder(model):
+    """The user's folder, with the model "tiny" in it."""
+    from napari_unetpp.model import zoo
+
+    return zoo.user_folder()
+
+
+@pytest.fixture
+def show_models(viewer, folder):
+    """Opens the Models dock like the Plugins menu does."""
+    from napari._app_model import get_app_model  # in tests only: what a click in the menu runs
+
+    def shown():
+        get_app_model().commands.execute_command("napari-unetpp.models").result()
+        (dock,) = [w for name, w in viewer.window.dock_widgets.items() if "Models" in name]
+        return dock
+
+    return shown
+
+
+@pytest.fixture
 def check_uncut():
     """Checks that every text of a dock has the room that it needs."""
     from qtpy.QtWidgets import QLabel, QPushButton

@@ -10,7 +10,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog
 
 from napari_unetpp.gui import models_work
-from napari_unetpp.model import exchange, zoo
+from napari_unetpp.model import exchange
 from napari_unetpp.model.checkpoint import load_model
 from tests.gui.test_models_widget import names, on_disk, settle
 
@@ -18,19 +18,11 @@ LEFT = Qt.MouseButton.LeftButton
 
 
 @pytest.fixture
-def folder(model):
-    """The user's folder, with the model "tiny" in it."""
-    return zoo.user_folder()
-
-
-@pytest.fixture
-def open_dock(viewer, folder, qtbot):
-    """Opens the dock like the Plugins menu does, and waits until it has looked around."""
-    from napari._app_model import get_app_model  # in tests only: what a click in the menu runs
+def open_dock(show_models, qtbot):
+    """Opens the dock, and waits until it has looked around."""
 
     def opened():
-        get_app_model().commands.execute_command("napari-unetpp.models").result()
-        (dock,) = [w for name, w in viewer.window.dock_widgets.items() if "Models" in name]
+        dock = show_models()
         qtbot.waitUntil(lambda: names(dock) == ["tiny"], timeout=60_000)
         settle(dock, qtbot)
         return dock

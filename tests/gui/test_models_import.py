@@ -5,7 +5,6 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QDropEvent
 from qtpy.QtWidgets import QFileDialog
 
-from napari_unetpp.model import zoo
 from napari_unetpp.model.checkpoint import load_model, save_model
 from napari_unetpp.model.foreign import Asked, import_checkpoint
 from napari_unetpp.model.foreign_choices import open_choices
@@ -24,19 +23,11 @@ LEFT = Qt.MouseButton.LeftButton
 
 
 @pytest.fixture
-def folder(model):
-    """The user's folder, with the model "tiny" in it."""
-    return zoo.user_folder()
-
-
-@pytest.fixture
-def open_dock(viewer, folder, qtbot):
-    """Opens the dock like the Plugins menu does, and waits until it has looked around."""
-    from napari._app_model import get_app_model  # in tests only: what a click in the menu runs
+def open_dock(show_models, qtbot):
+    """Opens the dock, and waits until it has looked around."""
 
     def opened():
-        get_app_model().commands.execute_command("napari-unetpp.models").result()
-        (dock,) = [w for name, w in viewer.window.dock_widgets.items() if "Models" in name]
+        dock = show_models()
         qtbot.waitUntil(lambda: names(dock) == ["tiny"], timeout=60_000)
         settle(dock, qtbot)
         return dock

@@ -21,19 +21,11 @@ YES, NO = QMessageBox.StandardButton.Yes, QMessageBox.StandardButton.No
 
 
 @pytest.fixture
-def folder(model):
-    """The user's folder, with the model "tiny" in it."""
-    return zoo.user_folder()
-
-
-@pytest.fixture
-def open_dock(viewer, folder, qtbot):
-    """Opens the dock like the Plugins menu does, and waits until it has looked around."""
-    from napari._app_model import get_app_model  # in tests only: what a click in the menu runs
+def open_dock(show_models, qtbot):
+    """Opens the dock, and waits until it has looked around."""
 
     def opened():
-        get_app_model().commands.execute_command("napari-unetpp.models").result()
-        (dock,) = [w for name, w in viewer.window.dock_widgets.items() if "Models" in name]
+        dock = show_models()
         qtbot.waitUntil(dock.isVisible, timeout=10_000)
         qtbot.waitUntil(lambda: names(dock) != [], timeout=60_000)
         return dock

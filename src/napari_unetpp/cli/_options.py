@@ -160,8 +160,8 @@ def choose_tiling(
     if kind is not None and kind.value != tiling.describe()["kind"]:
         tiling = tiling_from_card({"kind": kind.value}, model.spec.ndim)
     given: dict[str, Any] = {
-        "patch": patch and parse_voxels("--patch", patch),
-        "stride": stride and parse_voxels("--stride", stride),
+        "patch": None if patch is None else parse_voxels("--patch", patch),
+        "stride": None if stride is None else parse_voxels("--stride", stride),
         "aggregate": aggregate.value if aggregate is not None else None,
     }
     given = {name: value for name, value in given.items() if value is not None}
@@ -191,7 +191,9 @@ def parse_voxels(option: str, text: str) -> Voxels:
     (96, (16, 96, 96))
     """
     if not re.fullmatch(r"\d+(,\d+){0,2}", text.replace(" ", "")):
-        raise BadUsage(f"{option} {text!r} is no number of voxels; write for instance 96, or 16,96,96 along z, y and x")
+        raise BadUsage(
+            f"{option} {text}: give one number, as 96, or one per axis z, y, x, as 16,96,96; this is no number of voxels"
+        )
     numbers = tuple(int(part) for part in text.split(","))
     if min(numbers) < 1 and option != "--halo":
         raise BadUsage(f"{option} {text} must be 1 voxel or more")

@@ -40,17 +40,6 @@ def settings_of(**given: Any) -> TrainOptions:
         raise BadUsage(str(error)) from None
 
 
-def parse_patch(text: str | None) -> int | tuple[int, ...] | None:
-    """Voxels of a patch out of ``96``, or of ``16,96,96``: one number for all axes, or one per axis."""
-    if text is None:
-        return None
-    try:
-        numbers = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise BadUsage(f"--patch {text}: give one number, as 96, or one per axis z, y, x, as 16,96,96") from None
-    return numbers[0] if len(numbers) == 1 else numbers
-
-
 def parse_spacing(option: str, text: str | None) -> tuple[float, ...] | None:
     """Micrometres per axis out of ``0.5,0.2,0.2``, ``1,1,1mm`` or ``30,4,4nm``.
 

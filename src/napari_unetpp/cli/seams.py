@@ -15,7 +15,6 @@ from napari_unetpp.cli._output import Output, reported
 from napari_unetpp.model.zoo import DEFAULT_MODEL
 
 if TYPE_CHECKING:
-    from napari_unetpp.inference.tiling import Voxels
     from napari_unetpp.model.spec import NetworkSpec
 
 
@@ -48,6 +47,7 @@ def seams(
         image = select_channel(source, channel, network)
         backend = make_backend(network, image, "fp32", say)  # whose rounding is far below what is measured
         from napari_unetpp.inference.seams import seam_errors
+        from napari_unetpp.inference.tiling import in_words
 
         right = _right(network.spec, level) if longest is None else longest
         grid = network.spec.grid
@@ -57,7 +57,7 @@ def seams(
             say.event("seams", **asdict(error))
             rows.append(
                 [
-                    _words(error.halo),
+                    in_words(error.halo),
                     f"{error.read_factor:.1f}",
                     f"L{error.level}",
                     f"{100 * error.labels:.2f} %",
@@ -79,7 +79,3 @@ def _right(spec: NetworkSpec, level: int | None) -> int:
 
     exact = round_up(spec.receptive_radius(level), spec.grid) if spec.size_independent else 5 * spec.grid
     return exact if spec.ndim == 2 else min(exact, 5 * spec.grid)
-
-
-def _words(voxels: Voxels) -> str:
-    return str(voxels) if isinstance(voxels, int) else " x ".join(map(str, voxels))

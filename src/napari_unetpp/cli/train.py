@@ -21,7 +21,6 @@ from napari_unetpp.cli._recipe import (
     new_card,
     new_network,
     open_pairs,
-    parse_patch,
     parse_spacing,
     settings_of,
 )
@@ -183,7 +182,7 @@ def train(
         steps=steps,
         patience=patience,
         batch=batch,
-        patch=parse_patch(patch),
+        patch=None if patch is None else options.parse_voxels("--patch", patch),
         learning_rate=learning_rate,
         schedule=schedule and schedule.value,
         validation_fraction=validation_fraction,

@@ -104,19 +104,15 @@ def _level_text(level: int, heads: tuple[int, ...], recommended: int) -> str:
 
 
 def _tilings(card: Card, ndim: int, *, exact: bool) -> list[tuple[str, str]]:
-    from napari_unetpp.inference.tiling import Overlap, Seamless, tiling_from_card
+    from napari_unetpp.inference.tiling import Overlap, Seamless, in_words, tiling_from_card
 
     recommended = tiling_from_card(card.tiling, ndim)
     overlap = tiling_from_card({"kind": "overlap"}, ndim) if isinstance(recommended, Seamless) else recommended
     assert isinstance(overlap, Overlap)
-    numbers = f"Overlap {_voxels(overlap.patch)}/{_voxels(overlap.stride)}, {overlap.aggregate}"
+    numbers = f"Overlap {in_words(overlap.patch)}/{in_words(overlap.stride)}, {overlap.aggregate}"
     offered = [("seamless", "Seamless")] if exact or overlap is not recommended else []
     offered.insert(0 if overlap is recommended else len(offered), ("overlap", numbers))
     return offered
-
-
-def _voxels(number: int | tuple[int, ...]) -> str:
-    return str(number) if isinstance(number, int) else " x ".join(map(str, number))
 
 
 def _summary(header: Header) -> str:

@@ -120,6 +120,15 @@ def one_number(values: Sequence[int]) -> Voxels:
     return values[0] if len({*values}) == 1 else tuple(values)
 
 
+def in_words(voxels: Voxels) -> str:
+    """A number of voxels, or one for each axis, to be read.
+
+    >>> in_words(96), in_words((16, 96, 96))
+    ('96', '16 x 96 x 96')
+    """
+    return str(voxels) if isinstance(voxels, int) else " x ".join(map(str, voxels))
+
+
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 

@@ -68,9 +68,9 @@ def open_choices(path: Path, usual: Imported) -> Choices:
         slope = spec.negative_slope if taken is not None and taken.model.spec != spec else None
     padding: tuple[Padding, ...] = ()
     if spec.padding == "same" and spec.skips == "plain":  # the weights of a U-Net of 2015 look the same
-        tried = {kind: _import(path, Asked(padding=kind)) for kind in PADDINGS}
-        taken_as = [kind for kind, its in tried.items() if its is not None and its.model.spec.padding == kind]
-        padding = _first("same", taken_as) if len(taken_as) > 1 else ()
+        tried = {kind: _import(path, Asked(padding=kind)) for kind in PADDINGS if kind != "same"}
+        others = [kind for kind, its in tried.items() if its is not None and its.model.spec.padding == kind]
+        padding = ("same", *others) if others else ()
     heads: tuple[Heads, ...] = ()
     if found is None:  # the weights told more than the package let through
         specs = {kind: made.model.spec for kind in HEADS if (made := _import(path, Asked(heads=kind)))}

@@ -27,10 +27,9 @@ DESCRIPTIONS = ("rdf.yaml", "bioimageio.yaml", "model.yaml")  # the names that b
 MOST_FILES = 1000
 MOST_BYTES = 8 * 2**30  # the largest packages of bioimage.io hold 1 to 2 GB
 MOST_TEXT = 256 * 2**10  # bytes of a description; a long one has 20 000
-_RATIO, _FREE = (
-    100,
-    64 * 2**20,
-)  # what may be unpacked: so many times the size of the zip, and so much more: empty test images
+# What may be unpacked: so many times the size of the zip, and so many bytes more, for empty test images.
+_RATIO = 100
+_FREE = 64 * 2**20
 _BLOCK = 2**20
 
 
