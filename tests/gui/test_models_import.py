@@ -1,19 +1,22 @@
 """Checkpoints of other packages in the Models dock: what is asked about them, what it changes, and what then lies on the disk."""
 
 import pytest
+import torch
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QDropEvent
 from qtpy.QtWidgets import QFileDialog
 
 from napari_unetpp.model.checkpoint import load_model, save_model
-from napari_unetpp.model.foreign import Asked, import_checkpoint
+from napari_unetpp.model.foreign import Asked, convert, import_checkpoint, read_known
 from napari_unetpp.model.foreign_choices import open_choices
 from tests.gui.test_models_widget import choose, drop, names, on_disk, settle
 from tests.model.test_foreign import (
     FOUR,
+    conv,
     drawn,
     milesial_shapes,
     nested_shapes,
+    norm,
     saved,
     shawnbit_shapes,
     wide_shapes,
@@ -63,8 +66,16 @@ def pick(combo, text, dock, qtbot):
     settle(dock, qtbot)
 
 
+def answer(dock, field, text, qtbot):
+    field.clear()
+    qtbot.keyClicks(field, text)
+    qtbot.keyClick(field, Qt.Key.Key_Return)
+    settle(dock, qtbot)
+
+
 def told(dock):
-    return dock.import_box.form.facts.text(), dock.import_box.form.notes.text()
+    form = dock.import_box.form
+    return form.facts.text().replace("\u200b", ""), form.notes.text()
 
 
 def test_what_was_recognised_is_told_before_anything_is_written(open_dock, give, folder, tmp_path):
@@ -125,12 +136,23 @@ def test_choosing_what_is_taken_anyway_asks_for_nothing(open_dock, give, tmp_pat
     assert box.form.asked() == Asked()
 
 
-def monai_like(width=4):
-    """BasicUNet's names (FACTS 6): a LeakyReLU and learned up-sampling."""
-    pytest.importorskip("monai")
-    from monai.networks.nets import BasicUNet
+def monai_shapes(width=4):
+    """BasicUNet's of MONAI: a LeakyReLU and learned up-sampling."""
 
-    return BasicUNet(features=(width,) * 6, norm="batch").state_dict()
+    def twice(name, into):
+        shapes = {}
+        for k, channels in enumerate((into, width)):
+            at = f"{name}.conv_{k}"
+            shapes |= conv(f"{at}.conv", width, channels, ndim=3) | norm(f"{at}.adn.N", width)
+        return shapes
+
+    shapes = twice("conv_0", 1) | conv("final_conv", 2, width, 1, 3)
+    for i in (1, 2, 3, 4):
+        shapes |= twice(f"down_{i}.convs", width) | twice(f"upcat_{i}.convs", 2 * width)
+        shapes |= {
+            f"upcat_{i}.upsample.deconv.{leaf}": (width, width, 2, 2, 2)[:n] for leaf, n in (("weight", 5), ("bias", 1))
+        }
+    return shapes
 
 
 FOUND = {
@@ -143,20 +165,20 @@ FOUND = {
         {"upsampling", "padding", "intensities"},
     ),
     "ShawnBIT": (lambda: drawn(shawnbit_shapes(True)), {"heads", "intensities"}),
-    "MONAI": (monai_like, {"slope", "intensities"}),
+    "MONAI": (lambda: drawn(monai_shapes()), {"slope", "intensities"}),
 }
 
 
 @pytest.mark.parametrize("weights", [make for make, _ in FOUND.values()], ids=list(FOUND))
 def test_a_choice_is_open_if_and_only_if_it_changes_the_model(tmp_path, weights):
     """Every option is tried on the import itself."""
-    path = saved(tmp_path, weights())
-    usual = import_checkpoint(path)
-    choices = open_choices(path, usual)
+    known = read_known(saved(tmp_path, weights()))
+    usual = convert(known)
+    choices = open_choices(known, usual)
 
     def effect(**asked):
         try:
-            model = import_checkpoint(path, Asked(**asked)).model
+            model = convert(known, Asked(**asked)).model
         except ValueError:
             return None
         return model.spec, model.intensity
@@ -177,15 +199,44 @@ def test_a_choice_is_open_if_and_only_if_it_changes_the_model(tmp_path, weights)
     assert choices.classes == tuple(c.name for c in usual.model.classes)
 
 
-@pytest.mark.parametrize("kind", list(FOUND))
-def test_only_what_is_open_has_a_field(open_dock, give, tmp_path, kind):
+def test_only_what_is_open_has_a_field(open_dock, give, tmp_path, qtbot):
+    """One file after the other, so that what one left behind would be seen."""
     dock = open_dock()
-    make, wanted = FOUND[kind]
-    box = give(dock, saved(tmp_path, make()))
+    box = give(dock, *(saved(tmp_path, make(), f"{kind}.pth") for kind, (make, _) in FOUND.items()))
+    options = ("upsampling", "heads", "slope", "intensities", "padding", "encoder")
+    for kind, (_, wanted) in FOUND.items():
+        assert box.path.stem == kind
+        assert {option for option in options if shown(dock, getattr(box.form, option))} == wanted, kind
+        press(dock, box.cancel_button, qtbot)
+
+
+def test_an_encoder_that_no_weight_names_is_asked_for(open_dock, give, folder, tmp_path, qtbot):
+    pytest.importorskip("timm")
+    pytest.importorskip("segmentation_models_pytorch")
+    from tests.model.test_foreign_smp import theirs
+
+    dock = open_dock()
+    box = give(dock, saved(tmp_path, theirs("tu-test_convnext", "Unet", depth=3).state_dict()))
     form = box.form
-    fields = {"upsampling": form.upsampling, "heads": form.heads, "slope": form.slope, "intensities": form.intensities}
-    fields["padding"] = form.padding
-    assert {option for option, field in fields.items() if shown(dock, field)} == wanted
+    others = (form.upsampling, form.padding, form.heads, form.slope, form.intensities)
+    assert shown(dock, form.encoder)
+    assert not any(shown(dock, field) for field in others)
+    assert not box.import_button.isEnabled()
+    box.name.setText("mine")
+    answer(dock, form.encoder, "convnext_atto", qtbot)
+    assert "name another encoder" in told(dock)[1]
+    assert not box.import_button.isEnabled()
+    answer(dock, form.encoder, "tu-test_convnext", qtbot)
+    assert "on tu-test_convnext" in told(dock)[0]
+    assert [shown(dock, field) for field in others] == [True, False, False, False, True]
+    pick(form.upsampling, "bilinear", dock, qtbot)
+    form.encoder.setText("tu-test")  # not tried, so that it is not what is told above
+    assert not box.import_button.isEnabled()
+    form.encoder.setText("tu-test_convnext")
+    press(dock, box.import_button, qtbot)
+    qtbot.waitUntil(lambda: "mine" in names(dock), timeout=10_000)
+    spec = load_model("mine", "cpu").spec
+    assert (spec.encoder, spec.upsampling) == ("test_convnext", "bilinear")
 
 
 def test_fields_fit_the_next_file(open_dock, give, tmp_path, qtbot):
@@ -236,27 +287,45 @@ def test_a_name_that_is_taken_is_told_at_once(open_dock, give, folder, tmp_path,
     assert on_disk(folder) == ["free.safetensors", "tiny.safetensors"]
 
 
-def test_a_file_that_is_gone_is_one_line_and_the_next_one_comes(open_dock, give, folder, tmp_path, qtbot, caplog):
+def test_a_damaged_file_is_one_line_and_the_next_one_comes(open_dock, give, folder, tmp_path, caplog):
     dock = open_dock()
     damaged = drawn(nested_shapes())
     del damaged["conv2_1.conv1.weight"]
-    give(dock, saved(tmp_path, damaged, "damaged.pth"))
-    assert "conv2_1.conv1.weight is missing" in dock.status.toolTip()
-    assert "\n" not in dock.status.toolTip()
-    assert "Traceback" in caplog.text  # the whole story
-    assert dock.below.currentWidget() is dock.card
-    one, two = (saved(tmp_path, drawn(nested_shapes()), f"{name}.pth") for name in ("one", "two"))
-    box = give(dock, one, two)
-    one.unlink()
-    pick(box.form.upsampling, "nearest", dock, qtbot)
-    assert "does not exist" in caplog.text
-    assert box.path == two
-    two.unlink()
-    press(dock, box.import_button, qtbot)
-    assert "does not exist" in dock.status.toolTip()
-    assert box.path == two  # the answers stay
-    assert box.cancel_button.isEnabled()
+    whole = saved(tmp_path, drawn(nested_shapes()), "whole.pth")
+    box = give(dock, saved(tmp_path, damaged, "damaged.pth"), tmp_path / "gone.pth", whole)
+    for words in ("conv2_1.conv1.weight is missing", "gone.pth does not exist", "Traceback"):
+        assert words in caplog.text  # the whole story
+    assert box.path == whole
     assert on_disk(folder) == ["tiny.safetensors"]
+
+
+def test_what_comes_is_what_was_read_whatever_became_of_the_file(open_dock, give, tmp_path, qtbot):
+    dock = open_dock()
+    path = saved(tmp_path, drawn(nested_shapes()))
+    wanted = import_checkpoint(path, Asked(upsampling="nearest")).model
+    box = give(dock, path)
+    path.unlink()
+    pick(box.form.upsampling, "nearest", dock, qtbot)
+    assert "<b>nearest</b>" in told(dock)[0]
+    press(dock, box.import_button, qtbot)
+    qtbot.waitUntil(lambda: "theirs" in names(dock), timeout=10_000)
+    kept = load_model("theirs", "cpu")
+    assert (kept.spec, kept.card) == (wanted.spec, wanted.card)  # with the hash of the file
+    state = wanted.network.state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in kept.network.state_dict().items())
+
+
+def test_answers_stay_when_it_cannot_be_kept(open_dock, give, tiny_model, folder, tmp_path, qtbot):
+    dock = open_dock()
+    box = give(dock, saved(tmp_path, drawn(nested_shapes())))
+    pick(box.form.upsampling, "nearest", dock, qtbot)
+    save_model(tiny_model(), folder / "theirs.safetensors")  # by someone else, meanwhile
+    press(dock, box.import_button, qtbot)
+    assert "there is a model 'theirs'" in dock.status.toolTip()
+    assert "\n" not in dock.status.toolTip()
+    assert "<b>nearest</b>" in told(dock)[0]
+    assert box.form.asked() == Asked(upsampling="nearest")
+    assert box.cancel_button.isEnabled()
 
 
 def test_a_closed_dock_asks_nothing_more(open_dock, give, viewer, folder, tmp_path, qtbot):

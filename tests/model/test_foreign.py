@@ -26,7 +26,7 @@ from napari_unetpp.model import foreign, zoo
 from napari_unetpp.model.checkpoint import ModelFileError, load_model, save_model
 from napari_unetpp.model.costs import parameters
 from napari_unetpp.model.extents import margins
-from napari_unetpp.model.foreign import Asked, import_checkpoint, recognise
+from napari_unetpp.model.foreign import Asked, convert, import_checkpoint, read_known, recognise
 from napari_unetpp.model.spec import NetworkSpec
 
 # Beside the data sets, which are not part of the repository.
@@ -426,6 +426,9 @@ def test_unpadded_copies_of_it(tmp_path, padding, extent):
     assert float((found - wanted).abs().max()) < 1e-5 * max(1.0, float(wanted.abs().max()))
     round_trip(model, tmp_path)
     assert "so --padding late does not fit" in refused(saved(tmp_path, drawn(wide_shapes())), Asked(padding="late"))
+    assert "so --encoder resnet18 does not fit" in refused(
+        saved(tmp_path, drawn(wide_shapes())), Asked(encoder="resnet18")
+    )
 
 
 # --- MONAI -------------------------------------------------------------------------------------------------------------
@@ -599,6 +602,19 @@ def test_wrappers(tmp_path, how):
     state = import_checkpoint(saved(tmp_path, w)).model.network.state_dict()
     found = import_checkpoint(saved(tmp_path, WRAPPED[how](w), "wrapped.pth")).model.network.state_dict()
     assert all(torch.equal(state[key], found[key]) for key in state)
+
+
+def test_what_was_read_once_becomes_what_reading_it_anew_does(tmp_path):
+    """Whatever was asked before, and whatever became of the models that came of it."""
+    path = saved(tmp_path, drawn(nested_shapes(heads=SEG)))  # trained on blue, green, red
+    known = read_known(path)
+    for asked in (NOTHING, Asked(heads="last", intensities="zscore"), NOTHING):
+        found, wanted = convert(known, asked).model, import_checkpoint(path, asked).model
+        assert (found.spec, found.intensity, found.card) == (wanted.spec, wanted.intensity, wanted.card)
+        state = wanted.network.state_dict()
+        for key, value in found.network.state_dict().items():
+            assert torch.equal(value, state[key])
+            value.fill_(9)
 
 
 @pytest.mark.parametrize("metadata", [None, {"format": "pt"}])

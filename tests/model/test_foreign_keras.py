@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from napari_unetpp.cli import app
 from napari_unetpp.model import zoo
-from napari_unetpp.model.foreign import Asked, import_checkpoint, recognise
+from napari_unetpp.model.foreign import Asked, import_checkpoint
 from napari_unetpp.model.foreign_hdf5 import read_keras
 from tests.model.test_foreign import EVEN, refused, round_trip, same
 from tests.model.test_foreign import notes as notes_of
@@ -393,21 +393,6 @@ def test_weights_that_do_not_fit(tmp_path):
     for number, (words, given) in enumerate(cases.items()):
         assert words in refused(weights_file(tmp_path / f"{number}.h5", given))
     assert "its up-sampling is learned" in refused(weights_file(tmp_path / "u.h5", layers), Asked(upsampling="nearest"))
-
-
-@pytest.mark.parametrize(
-    ("names", "words"),
-    [
-        (("block5_conv3", "decoder_stage1-1_conv1", "final_conv"), "Xnet or Nestnet on a VGG16 encoder"),
-        (("block5_conv3", "block5_conv4", "decoder_stage1-1_conv1"), "Xnet or Nestnet on a VGG19 encoder"),
-        (("stage1_unit1_conv1", "decoder_stage4-1_conv2"), "Xnet or Nestnet on a ResNet encoder"),
-        (("stage1_unit1_conv1", "decoder_stage0_conv1"), "Unet on a ResNet encoder"),
-    ],
-)
-def test_pretrained_encoders_are_refused_by_name(tmp_path, names, words):
-    arrays = {name: {"kernel": np.ones((3, 3, 2, 2), np.float32)} for name in names}
-    assert words in refused(weights_file(tmp_path / "t.h5", arrays))
-    assert "Keras package segmentation_models" in recognise([f"{name}.weight" for name in names])
 
 
 # --- hostile files ------------------------------------------------------------------------------------------------------

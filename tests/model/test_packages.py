@@ -20,7 +20,8 @@ from typer.testing import CliRunner
 from napari_unetpp.cli import app
 from napari_unetpp.model import packages_files, zoo
 from napari_unetpp.model.checkpoint import ModelFileError, load_model, save_model
-from napari_unetpp.model.foreign import Asked, add_foreign, import_checkpoint
+from napari_unetpp.model.exchange_package import preprocessing
+from napari_unetpp.model.foreign import Asked, add_foreign, convert, import_checkpoint, read_known
 from napari_unetpp.model.intensity import Intensity, measure
 from napari_unetpp.model.packages import OWN_FILE, is_package
 from napari_unetpp.model.packages_said import said_intensity
@@ -120,8 +121,11 @@ def test_a_state_dict_comes_with_what_the_package_says(tmp_path, weights):
 
 
 def test_options_win_over_the_description(tmp_path, weights):
-    path = package(tmp_path / "mito.zip", weights)
-    model = import_checkpoint(path, Asked(intensities="zscore", classes=("mito",), heads="last"), "cells").model
+    known = read_known(package(tmp_path / "mito.zip", weights))
+    usual = convert(known).model
+    known.path.unlink()  # which is not needed any more
+    model = convert(known, Asked(intensities="zscore", classes=("mito",), heads="last"), "cells").model
+    assert convert(known).model.card == usual.card
     assert model.intensity.kind == "zscore"
     assert [c.name for c in model.classes] == ["background", "mito"]
     assert (model.card.name, model.spec.heads) == ("cells", (4,))
@@ -210,6 +214,27 @@ def step(kind, **kwargs):
 def test_preprocessing_in_our_words(steps, rule):
     found, left = said_intensity({"inputs": [{"preprocessing": steps}]}, 2, gray=False)
     assert (found, left) == (rule, "")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"kind": "fixed", "fixed_offset": 0.0, "fixed_gain": 1.0},
+        {"kind": "fixed", "fixed_offset": 8.0, "fixed_gain": 1.0},
+        {"kind": "fixed", "fixed_offset": 0.0, "fixed_gain": 0.5},
+        {"kind": "percentile", "low": 2.0, "high": 98.0},
+        {"kind": "zscore", "per_channel": False},
+    ],
+)
+def test_the_words_of_bioimage_io_say_our_rule_again(rule, channels):
+    """Also the one that leaves images as they are, for which they have no step."""
+    ours = Intensity(**{k: (v,) * channels if k.startswith("fixed_") else v for k, v in rule.items()})
+    steps = [described.model_dump(mode="json") for described in preprocessing(ours, channels, 2)]
+    again, left = said_intensity({"inputs": [{"preprocessing": steps}]}, channels, gray=False)
+    raw = np.random.default_rng(0).uniform(0, 255, (channels, 16, 16)).astype(np.float32)
+    assert left == ""
+    assert measure(again, raw).apply(raw) == pytest.approx(measure(ours, raw).apply(raw), abs=1e-5)
 
 
 @pytest.mark.parametrize(

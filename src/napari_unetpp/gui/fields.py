@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QSignalBlocker, Qt
+from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import QComboBox, QFormLayout, QGroupBox, QLabel, QSizePolicy, QVBoxLayout, QWidget
 
 if TYPE_CHECKING:
@@ -62,6 +63,15 @@ def rows(parent: QWidget, fields: Sequence[tuple[str, Any]]) -> QFormLayout:
         name.setMinimumWidth(LABEL_WIDTH)
         form.addRow(name, field)
     return form
+
+
+def swatch(color: str) -> QIcon:
+    """A square of a colour, which stays that colour in a selected row."""
+    square = QPixmap(16, 16)
+    square.fill(QColor(color))
+    icon = QIcon(square)
+    icon.addPixmap(square, QIcon.Mode.Selected)
+    return icon
 
 
 def note_label() -> QLabel:

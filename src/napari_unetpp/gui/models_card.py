@@ -99,7 +99,8 @@ def training_sentence(record: Mapping[str, Any]) -> str:
     about = []
     if "epochs" in options:
         about.append(f"{options['epochs']} epochs" + (f" of {options['steps']} steps" if "steps" in options else ""))
-        about += [f"patch {options['patch']}"] if "patch" in options else []
+        patch = options.get("patch")
+        about += [f"patch {' x '.join(map(str, patch)) if isinstance(patch, list) else patch}"] if patch else []
         about += [f"best after {record['epoch']}"] if isinstance(record.get("epoch"), int) else []
     parts = [", ".join(about)]
     regions = [record.get(kind) for kind in ("training", "validation")]

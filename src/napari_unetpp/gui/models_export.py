@@ -13,7 +13,7 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
 from napari_unetpp.gui.fields import combo_box
-from napari_unetpp.gui.jobs import Job, JobError
+from napari_unetpp.gui.jobs import Job, JobError, start_job
 from napari_unetpp.gui.models_work import Changed, ModelFile, export_to
 from napari_unetpp.model.zoo import user_folder
 
@@ -130,14 +130,16 @@ class ExportBox(QWidget):
         self._folder = target.parent
         self.said.emit(f"Exporting {name}, {about.title} …")
         self._done = False
-        self.job = Job(export_to(model.entry, kind, level or None, target, overwrite=target.exists()), self)
-        self.job.yielded.connect(self._on_event)
-        self.job.failed.connect(self.failed)
-        self.job.cancelled.connect(self._on_cancelled)
-        self.job.finished.connect(self._on_finished)
+        self.job = start_job(
+            export_to(model.entry, kind, level or None, target, overwrite=target.exists()),
+            self,
+            yielded=self._on_event,
+            failed=self.failed,
+            cancelled=self._on_cancelled,
+            finished=self._on_finished,
+        )
         self.stop_button.setEnabled(True)
         self._allow()
-        self.job.start()
 
     # While it is written
 
@@ -165,9 +167,7 @@ class ExportBox(QWidget):
             self.said.emit("The export was stopped; nothing was written.")
 
     def _on_finished(self) -> None:
-        if self.job is not None:
-            self.job.deleteLater()
-            self.job = None
+        self.job = None
         self._allow()
 
 

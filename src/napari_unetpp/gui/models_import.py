@@ -1,7 +1,7 @@
 """The import of a checkpoint of another package, from its file to a model: read, asked about, brought in.
 
 Decides, in this order: how it is opened, what is looked at while fields change, and how it ends. Reading and converting are jobs; a
-later answer makes an earlier one of no interest.
+later answer makes an earlier one of no interest. The file is read once: what is brought in is what was shown.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QLineEdit, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 from napari_unetpp.gui.fields import breakable, rows, wrapping_label
-from napari_unetpp.gui.jobs import Job, JobError
+from napari_unetpp.gui.jobs import Job, JobError, start_job
 from napari_unetpp.gui.models_import_form import ImportForm
-from napari_unetpp.gui.models_import_work import Becoming, Recognised, become, bring_in, recognise
+from napari_unetpp.gui.models_import_work import Becoming, Recognised, Untold, become, bring_in, recognise, recognise_on
 from napari_unetpp.gui.status import StatusLabel
 from napari_unetpp.model.names import check_name
 from napari_unetpp.model.zoo import check_free
 
 if TYPE_CHECKING:
     from napari_unetpp.gui.models_work import Changed
+    from napari_unetpp.model.foreign import Known, Package
     from napari_unetpp.model.foreign_found import Asked
 
 
@@ -34,6 +35,8 @@ class ImportBox(QWidget):
     ----------
     path : Path or None
         The file that is being imported; None between two.
+    known : Known or Package or None
+        What was read of it; None until then.
     job : Job or None
         The one that reads or writes, while there is one.
     """
@@ -47,9 +50,10 @@ class ImportBox(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.path: Path | None = None
+        self.known: Known | Package | None = None
         self.job: Job | None = None
         self._looking: Job | None = None
-        self._looking_at: Path | None = None
+        self._looking_at: Known | Package | None = None
         self._seen: dict[Asked, Becoming] = {}
         self.title = wrapping_label()
         self.title.setTextFormat(Qt.TextFormat.PlainText)
@@ -65,6 +69,8 @@ class ImportBox(QWidget):
         self.cancel_button.setToolTip("Import nothing of this file.")
         self._lay_out()
         self.form.changed.connect(self._look)
+        self.form.encoder_named.connect(self._try_encoder)
+        self.form.encoder.textChanged.connect(self._on_named)
         self.name.textChanged.connect(self._on_named)
         self.import_button.clicked.connect(self.accept)
         self.cancel_button.clicked.connect(self.cancel)
@@ -100,68 +106,80 @@ class ImportBox(QWidget):
     def open(self, path: Path) -> None:
         """Read this file, and ask about it once it is recognised."""
         self.path = path
-        self._seen = {}
         self.title.setText(breakable(f"Import {path.name}"))
         self.said.emit(f"Reading {path.name} …")
-        self._run(recognise(path), self._on_recognised, self.close_form)
+        self._run(recognise(path), self._on_recognised, self._on_unreadable)
+
+    def _on_unreadable(self, error: JobError) -> None:
+        self.failed.emit(error)
+        self.close_form()
 
     def show_waiting(self, count: int) -> None:
         """Say how many files come after this one."""
         self.waiting.setText(f"{count} more file{'s' * (count > 1)} to ask about")
         self.waiting.setVisible(count > 0)
 
-    def _on_recognised(self, recognised: Recognised) -> None:
-        if recognised.usual.path != self.path:
+    def _on_recognised(self, recognised: Recognised | Untold) -> None:
+        if recognised.known.path != self.path:
             return
         self.said.emit("")
-        self._seen[recognised.usual.asked] = recognised.usual
-        self.form.show_recognised(recognised)
-        self.name.setText(recognised.name)
+        if self.known is None:
+            self.name.setText(recognised.name)
+        self.known = recognised.known
+        if isinstance(recognised, Untold):
+            self.form.show_untold(recognised.known.what)
+        else:
+            self._seen[recognised.usual.asked] = recognised.usual
+            self.form.show_recognised(recognised)
         self.recognised.emit()
         self._allow()
+
+    def _try_encoder(self, name: str) -> None:
+        """See whether the weights are of an encoder of that name; if not, it can be named again."""
+        if self.known is not None and self.job is None:
+            self.said.emit(f"Looking whether it is {name} …")
+            self._run(recognise_on(self.known, name), self._on_recognised, self._on_no_encoder)
+
+    def _on_no_encoder(self, error: JobError) -> None:
+        self.said.emit("")
+        self.form.refuse_encoder(str(error))
 
     # What becomes of it
 
     def _look(self) -> None:
         """Show what the answers make of it: at once where they were given before, else when it was converted."""
-        if not self._seen:  # not recognised yet
+        if self.known is None or not self._seen:  # read, or its encoder named
             return
         asked = replace(self.form.asked(), classes=())  # names change no network
         if asked in self._seen:
             self.form.show_becoming(self._seen[asked])
             self.said.emit("")
-        elif self._looking is None and self.path is not None:  # else it is asked again when that comes to its end
+        elif self._looking is None:  # else it is asked again when that comes to its end
             self.said.emit("Looking what becomes of it …")
-            self._looking_at = self.path
-            self._looking = Job(become(self.path, asked), self)
-            self._looking.yielded.connect(self._on_seen)
-            self._looking.failed.connect(self._on_unfit)
-            self._looking.finished.connect(self._on_looked)
-            self._looking.start()
+            self._looking_at = self.known
+            self._looking = start_job(
+                become(self.known, asked), self, yielded=self._on_seen, failed=self._on_unfit, finished=self._on_looked
+            )
 
     def _on_seen(self, becoming: Becoming) -> None:
-        if becoming.path == self.path:
+        if self._looking_at is self.known:
             self._seen[becoming.asked] = becoming
 
     def _on_unfit(self, error: JobError) -> None:
-        if self._looking_at != self.path:
-            return
-        self.failed.emit(error)
-        self.close_form()  # the file is gone, or is another: whatever else does not fit is not offered
+        if self._looking_at is self.known:
+            self._on_unreadable(error)  # what does not fit is not offered: whatever it is, asking again would not help
 
     def _on_looked(self) -> None:
-        if self._looking is not None:
-            self._looking.deleteLater()
-            self._looking = None
+        self._looking = self._looking_at = None
         self._look()
 
     # How it ends
 
     def accept(self) -> None:
         """Bring the model in; the form stays until it is there."""
-        if self.path is not None and self.job is None:
-            self.said.emit(f"Importing {self.path.name} …")
-            self._run(bring_in(self.path, self.name.text(), self.form.asked()), self._on_imported, None)
+        if self.known is not None and self.job is None:
+            self.said.emit(f"Importing {self.known.path.name} …")
+            self._run(bring_in(self.known, self.name.text(), self.form.asked()), self._on_imported, self._on_failed)
 
     def cancel(self) -> None:
         """Forget the file."""
@@ -170,35 +188,35 @@ class ImportBox(QWidget):
 
     def stop(self) -> None:
         """Forget the file without a word; what is being written becomes whole, or nothing."""
-        self.path, self._seen = None, {}
+        self._forget()
         for job in (self.job, self._looking):
             if job is not None:
                 job.cancel()
 
     def close_form(self) -> None:
         """Be ready for another file, once the work on this one has come to its end."""
-        self.path, self._seen = None, {}
+        self._forget()
         if self.job is None:
             self.closed.emit()
+
+    def _forget(self) -> None:
+        """Let go of the file, and of its weights."""
+        self.path = self.known = None
+        self._seen = {}
 
     def _on_imported(self, changed: Changed) -> None:
         self.imported.emit(changed)
         self.close_form()
 
-    def _run(self, steps: Generator[Any], done: Callable[[Any], None], failed: Callable[[], None] | None) -> None:
-        self.job = Job(steps, self)
-        self.job.yielded.connect(done)
-        self.job.failed.connect(self.failed)
-        if failed is not None:
-            self.job.failed.connect(failed)
-        self.job.finished.connect(self._on_finished)
+    def _run(self, steps: Generator[Any], done: Callable[[Any], None], failed: Callable[[JobError], None]) -> None:
+        self.job = start_job(steps, self, yielded=done, failed=failed, finished=self._on_finished)
         self._allow()
-        self.job.start()
+
+    def _on_failed(self, error: JobError) -> None:
+        self.failed.emit(error)  # the answers stay
 
     def _on_finished(self) -> None:
-        if self.job is not None:
-            self.job.deleteLater()
-            self.job = None
+        self.job = None
         self._allow()
         if self.path is None:
             self.closed.emit()
@@ -214,7 +232,7 @@ class ImportBox(QWidget):
         problem = _name_problem(self.name.text())
         self.problem.setVisible(bool(problem))
         self.problem.say(problem, error=True)
-        self.import_button.setEnabled(idle and not problem)
+        self.import_button.setEnabled(idle and not problem and self.form.complete)
         self.cancel_button.setEnabled(idle)
 
 

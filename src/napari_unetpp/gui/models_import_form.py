@@ -6,6 +6,7 @@ what becomes of it is told (`show_becoming`). `models_import` binds it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -52,14 +53,22 @@ class ImportForm(QWidget):
     """The form; `changed` says that another model would come of it."""
 
     changed = Signal()
+    encoder_named = Signal(str)
 
     def __init__(self) -> None:
         super().__init__()
         self._choices: Choices | None = None
         self._first: Mapping[str, str] = {}
         self._becoming: Becoming | None = None
+        self._encoder: str | None = None
         self.facts = wrapping_label()
         self.facts.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.encoder = QLineEdit()
+        self.encoder.setAcceptDrops(False)  # a drop is for the dock, wherever it falls
+        self.encoder.setPlaceholderText("convnext_tiny")
+        self.encoder.setToolTip(
+            "Its name in timm: what stood behind tu- when the network was made. Press Enter to try it."
+        )
         self.upsampling = combo_box(
             "How maps grow to twice their extent. It has no weights, so a fork may do otherwise."
         )
@@ -76,6 +85,7 @@ class ImportForm(QWidget):
         self.fields, self._form = group(
             "Assumed, as its weights do not say",
             (
+                ("Encoder", self.encoder),
                 ("Up-sampling", self.upsampling),
                 ("Convolutions", self.padding),
                 ("Heads", self.heads),
@@ -87,6 +97,7 @@ class ImportForm(QWidget):
         for combo in (self.upsampling, self.padding, self.heads, self.intensities):
             combo.currentIndexChanged.connect(self._on_changed)
         self.slope.valueChanged.connect(self._on_changed)
+        self.encoder.editingFinished.connect(self._on_encoder)
 
     def _lay_out(self) -> None:
         layout = QVBoxLayout(self)
@@ -98,11 +109,36 @@ class ImportForm(QWidget):
 
     # Which fields there are
 
+    def show_untold(self, what: str) -> None:
+        """Ask for the encoder, and for nothing else before it is known."""
+        from napari_unetpp.model.foreign_choices import Choices
+
+        self._offer(Choices())
+        self._encoder = None
+        self.encoder.clear()
+        self._form.setRowVisible(self.encoder, True)
+        self.fields.setVisible(True)
+        self.facts.setText(escape(what))
+        self.notes.setText(
+            "It stands on an encoder of timm whose name its weights do not tell. Name it, and press Enter."
+        )
+        self.notes.setVisible(True)
+
+    def refuse_encoder(self, why: str) -> None:
+        """Say why it is not the one that was named; another may be."""
+        self.notes.setText(escape(why))
+
     def show_recognised(self, recognised: Recognised) -> None:
         """Offer what this checkpoint leaves open, with what is taken unless asked chosen; nothing is told of it."""
+        self._offer(recognised.choices)
+        self._encoder = recognised.usual.asked.encoder
+        self.encoder.setText(self._encoder or "")
+        self._form.setRowVisible(self.encoder, self._encoder is not None)
+        self.show_becoming(recognised.usual)
+
+    def _offer(self, choices: Choices) -> None:
         self.blockSignals(True)
-        choices = self._choices = recognised.choices
-        self._first, self._becoming = {}, None
+        self._choices, self._first, self._becoming = choices, {}, None
         _fill(self.upsampling, UPSAMPLING, choices.upsampling)
         _fill(self.padding, PADDINGS, choices.padding)
         _fill(self.heads, HEADS, choices.heads)
@@ -120,7 +156,6 @@ class ImportForm(QWidget):
         self._offer_classes(choices.classes)
         self.fields.setVisible(any(fields.values()) or bool(choices.classes))
         self.blockSignals(False)
-        self.show_becoming(recognised.usual)
 
     def _offer_classes(self, names: Sequence[str]) -> None:
         for field in self.classes:
@@ -138,6 +173,18 @@ class ImportForm(QWidget):
 
     # What was answered
 
+    @property
+    def complete(self) -> bool:
+        """Whether something becomes of it: where an encoder has to be named, it was, and is this one."""
+        return self._becoming is not None and self.encoder.text().strip() == (self._encoder or "")
+
+    def _on_encoder(self) -> None:
+        text = self.encoder.text().strip()
+        if text and text != self._encoder:
+            self.encoder_named.emit(text)
+        elif self._becoming is not None:
+            self.show_becoming(self._becoming)
+
     def asked(self) -> Asked:
         """What was answered otherwise than it is taken."""
         from napari_unetpp.model.foreign_found import Asked
@@ -153,6 +200,7 @@ class ImportForm(QWidget):
             heads=_answer(self.heads),
             negative_slope=slope,
             padding=_answer(self.padding),
+            encoder=self._encoder,
         )
 
     def _names(self) -> tuple[str, ...]:
@@ -179,7 +227,10 @@ class ImportForm(QWidget):
         self._becoming, self._first = becoming, self._first or lines
         cells = []
         for key, text in lines.items():
-            shown = escape(text) if text == self._first.get(key) else f"<b>{escape(text)}</b>"
+            broken = re.sub(
+                r"(?<=[_.])(?=[a-z])", "\u200b", escape(text)
+            )  # long names; a zero-width space is a place to break
+            shown = broken if text == self._first.get(key) else f"<b>{broken}</b>"
             cells.append(f'<tr><td style="padding-right: 8px">{escape(key.capitalize())}</td><td>{shown}</td></tr>')
         self.facts.setText(f"<table>{''.join(cells)}</table>")
         notes = "".join(f'<p style="margin: 0 0 4px 0">{escape(note)}</p>' for note in becoming.notes)

@@ -19,7 +19,7 @@ from qtpy.QtCore import QUrl
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import QFileDialog, QInputDialog, QMessageBox
 
-from napari_unetpp.gui.jobs import Job, JobError
+from napari_unetpp.gui.jobs import Job, JobError, start_job
 from napari_unetpp.gui.models_panel import ModelsPanel
 from napari_unetpp.gui.models_work import (
     Changed,
@@ -89,11 +89,9 @@ class ModelsWidget(ModelsPanel):
         if not self.models:
             self.say("Looking for models …")
         self._outdated = False
-        self._reading = Job(list_models(), self)
-        self._reading.yielded.connect(self._on_listing)
-        self._reading.failed.connect(self._on_failed)
-        self._reading.finished.connect(self._on_read)
-        self._reading.start()
+        self._reading = start_job(
+            list_models(), self, yielded=self._on_listing, failed=self._on_failed, finished=self._on_read
+        )
 
     def chosen(self) -> ModelFile | None:
         """The model selected in the list."""
@@ -122,9 +120,8 @@ class ModelsWidget(ModelsPanel):
         self.export_box.show_model(model)
         self._allow()
         if model is not None and model.header is not None:
-            job = Job(examine(model), self)
-            job.yielded.connect(self._on_examined)
-            job.start()  # a file that is gone meanwhile keeps its card without a hash
+            # a file that is gone meanwhile keeps its card without a hash
+            start_job(examine(model), self, yielded=self._on_examined)
 
     def _on_examined(self, model: ModelFile) -> None:
         listed = self.models.get(model.entry.name)
@@ -198,12 +195,8 @@ class ModelsWidget(ModelsPanel):
         if self.job is not None:
             return
         self.say(text)
-        self.job = Job(steps, self)
-        self.job.yielded.connect(self._on_event)
-        self.job.failed.connect(self._on_failed)
-        self.job.finished.connect(self._on_finished)
+        self.job = start_job(steps, self, yielded=self._on_event, failed=self._on_failed, finished=self._on_finished)
         self._allow()
-        self.job.start()
 
     def _on_event(self, event: Changed | Taken | Foreign) -> None:
         if isinstance(event, Taken):
@@ -242,9 +235,7 @@ class ModelsWidget(ModelsPanel):
         report(error)
 
     def _on_finished(self) -> None:
-        if self.job is not None:
-            self.job.deleteLater()
-            self.job = None
+        self.job = None
         self._allow()
         self._next()
         self._ask_next()

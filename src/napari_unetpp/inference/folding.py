@@ -52,9 +52,9 @@ def fold_network(network: UNetPlusPlus) -> Iterator[tuple[str, tuple[Convolution
     after the other never holds all weights in it.
     """
     for key, node in network.nodes.items():
-        layers = list(node.children())  # two blocks of the same kind
-        half = len(layers) // 2
-        yield key, (_fold(layers[:half]), _fold(layers[half:]))
+        layers = list(node.children())  # blocks of the same kind
+        size = len(layers) // sum(isinstance(layer, nn.Conv2d | nn.Conv3d) for layer in layers)
+        yield key, tuple(_fold(layers[k : k + size]) for k in range(0, len(layers), size))
     for level, head in network.heads.items():
         yield f"head_{level}", (_fold(list(head.children()) or [head]),)
 

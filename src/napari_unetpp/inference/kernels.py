@@ -64,7 +64,9 @@ class Layers(Protocol):
         """The image (batch, channel, [z,] y, x) float32 as the first convolution takes it."""
         ...
 
-    def node(self, i: int, j: int) -> tuple[Unit, Unit]: ...
+    def node(self, i: int, j: int) -> tuple[Unit, ...]:
+        """Units of X^{i,j}, two but where the specification has one in its decoder."""
+        ...
 
     def head(self, d: int) -> Unit:
         """Unit that gives the logits of level d."""
@@ -75,7 +77,7 @@ class Layers(Protocol):
         ...
 
     def up(self, i: int, j: int, x: Tensor) -> Tensor:
-        """X^{i+1,j-1} up-sampled for X^{i,j}."""
+        """What lies below X^{i,j}, up-sampled for it."""
         ...
 
     def stage(self, i: int, image: Tensor, nodes: Nodes) -> Tensor:
@@ -109,9 +111,8 @@ class TorchLayers:
     def enter(self, image: Tensor) -> Tensor:
         return image.to(self.device, self.dtype, non_blocking=True).contiguous(memory_format=LAST[self.spec.ndim])
 
-    def node(self, i: int, j: int) -> tuple[Unit, Unit]:
-        first, second = self._units[f"{i}_{j}"]
-        return first, second
+    def node(self, i: int, j: int) -> tuple[Unit, ...]:
+        return self._units[f"{i}_{j}"]
 
     def head(self, d: int) -> Unit:
         return self._units[f"head_{d}"][0]
@@ -245,7 +246,7 @@ def add_node(layers: Layers, nodes: Nodes, image: Tensor, i: int, j: int, buffer
         x = image if i == 0 else layers.pool(i - 1, nodes[i - 1, 0])
     else:
         skips = [nodes[node] for node in layers.spec.same_row(i, j)]
-        skips, up = fitted(layers.spec, skips, layers.up(i, j, nodes[i + 1, j - 1]))
+        skips, up = fitted(layers.spec, skips, layers.up(i, j, nodes[layers.spec.below(i, j)]))
         x = side_by_side([up, *skips] if layers.spec.concatenation == "up-first" else [*skips, up], buffer)
     for unit in layers.node(i, j):
         x = unit(x if unit.before is None else unit.before(x))

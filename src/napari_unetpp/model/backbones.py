@@ -1,8 +1,8 @@
 """Encoders from timm: the stages of a classification network as X^{i,0} of the nested grid.
 
 In this order: the specification of a network on such an encoder (`encoder_spec`), the encoder itself (`build_encoder`), what it
-costs (`stage_costs`), and how a network of timm is taken apart. What timm offers is in `backbones_timm.py`, trained weights in
-`backbones_weights.py`.
+costs (`stage_costs`), and how a network of timm is taken apart. What encoders do is in `backbones_encoders.py`, what timm offers in
+`backbones_timm.py`, what it has not in `backbones_preact.py`, trained weights in `backbones_weights.py`.
 
 Row i of the grid takes the map that timm gives at the reduction 2**i::
 
@@ -25,11 +25,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from napari_unetpp.model.backbones_timm import BackboneError, chain_of, offered_maps, timm_network
+from napari_unetpp.model.backbones_encoders import ChainEncoder, Encoder, WholeEncoder
+from napari_unetpp.model.backbones_preact import PREACT, PreactResNet
+from napari_unetpp.model.backbones_timm import BackboneError, chain_of, offered_maps, tapped, timm_network
 from napari_unetpp.model.spec import NetworkSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from napari_unetpp.model.spec import Skips, Upsampling
     from napari_unetpp.model.unetpp import Nodes
@@ -101,59 +103,6 @@ def encoder_spec(
     return replace(spec, multiple=max(2**depth, *(r for r, _, _ in offered))) if whole else spec
 
 
-class Encoder(nn.Module):
-    """Stages of a network of timm; `stage` gives one after the other."""
-
-    def stage(self, i: int, image: Tensor, nodes: Nodes) -> Tensor:
-        """X^{i,0}, out of the image and of the stages above, which are in `nodes`."""
-        raise NotImplementedError
-
-    def layers_of(self, i: int) -> list[nn.Module]:
-        """What runs for X^{i,0} and for no stage above it."""
-        raise NotImplementedError
-
-
-class ChainEncoder(Encoder):
-    """An encoder whose layers run one after the other, so that each stage is a piece of the chain.
-
-    Parameters
-    ----------
-    stages
-        The layers of each row, by the names that timm's ``features_only`` gives them.
-    """
-
-    def __init__(self, stages: Mapping[int, Mapping[str, nn.Module]]) -> None:
-        super().__init__()
-        self.layers = nn.ModuleDict({name: layer for layers in stages.values() for name, layer in layers.items()})
-        self._names = {i: tuple(layers) for i, layers in stages.items()}
-
-    def stage(self, i: int, image: Tensor, nodes: Nodes) -> Tensor:
-        x = nodes[i - 1, 0] if i - 1 in self._names else image
-        for name in self._names[i]:
-            x = self.layers[name](x)
-        return x
-
-    def layers_of(self, i: int) -> list[nn.Module]:
-        return [self.layers[name] for name in self._names[i]]
-
-
-class WholeEncoder(Encoder):
-    """An encoder that timm cannot take apart: all stages come with the first one."""
-
-    def __init__(self, body: nn.Module, rows: Sequence[int]) -> None:
-        super().__init__()
-        self.body = body
-        self._rows = tuple(rows)
-
-    def stage(self, i: int, image: Tensor, nodes: Nodes) -> Tensor:
-        if i == self._rows[0]:
-            nodes.update({(row, 0): x for row, x in zip(self._rows, self.body(image), strict=True)})
-        return nodes[i, 0]
-
-    def layers_of(self, i: int) -> list[nn.Module]:
-        return [self.body] if i == self._rows[0] else []
-
-
 def build_encoder(spec: NetworkSpec, *, initialise: bool = True, pretrained: bool = False) -> Encoder:
     """Encoder of a specification, on torch's default device.
 
@@ -171,6 +120,8 @@ def build_encoder(spec: NetworkSpec, *, initialise: bool = True, pretrained: boo
         As `encoder_spec`.
     """
     device = torch.empty(0).device
+    if spec.encoder in PREACT:
+        return _preact(spec, initialise=initialise, pretrained=pretrained)
     if initialise and device.type != "meta":
         return _taken_apart(spec, _create(spec, device, pretrained=pretrained))
     encoder = _taken_apart(spec, _create(spec, torch.device("meta")))
@@ -179,6 +130,23 @@ def build_encoder(spec: NetworkSpec, *, initialise: bool = True, pretrained: boo
     if not _stored_whole(encoder):
         return _taken_apart(spec, _create(spec, device))
     return encoder.to_empty(device=device)
+
+
+def _preact(spec: NetworkSpec, *, initialise: bool, pretrained: bool) -> Encoder:
+    if pretrained:
+        raise BackboneError(
+            f"encoder {spec.encoder} is none of timm's, which has no weights for it; fine-tune an imported model"
+        )
+    device = torch.empty(0).device
+    if initialise:
+        encoder = PreactResNet(spec.encoder, spec.in_channels, spec.depth)
+        for layer in encoder.layers.values():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        return encoder
+    with torch.device("meta"):
+        encoder = PreactResNet(spec.encoder, spec.in_channels, spec.depth)
+    return encoder if device.type == "meta" else encoder.to_empty(device=device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,26 +166,32 @@ def stage_costs(spec: NetworkSpec) -> tuple[StageCost, ...]:
     BackboneError
         As `encoder_spec`, or where a stage is not of the shape that the specification says.
     """
-    return _stage_costs(spec.encoder, spec.in_channels, spec.encoder_row, spec.widths, spec.encoder_taps)
+    return _stage_costs(
+        NetworkSpec(
+            in_channels=spec.in_channels,
+            widths=spec.widths,
+            heads=(spec.depth,),
+            encoder=spec.encoder,
+            encoder_row=spec.encoder_row,
+            encoder_taps=spec.encoder_taps,
+            encoder_feeds=spec.encoder_feeds,
+        )
+    )
 
 
 @cache
-def _stage_costs(
-    name: str, in_channels: int, first: int, widths: tuple[int, ...], taps: tuple[str, ...] | None
-) -> tuple[StageCost, ...]:
+def _stage_costs(spec: NetworkSpec) -> tuple[StageCost, ...]:
+    """The same, for a specification that says nothing beside its encoder."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    depth = len(widths) - 1
-    spec = NetworkSpec(
-        in_channels=in_channels, widths=widths, heads=(depth,), encoder=name, encoder_row=first, encoder_taps=taps
-    )
+    name = spec.encoder
     with torch.device("meta"):
         encoder = build_encoder(spec).eval()
         edge = max(_COUNTED, spec.grid)
-        image = torch.empty(1, in_channels, edge, edge)
+        image = torch.empty(1, spec.in_channels, edge, edge)
     nodes: Nodes = {}
     costs = []
-    for i in range(first, depth + 1):
+    for i in range(spec.encoder_row, spec.depth + 1):
         with torch.inference_mode(), FlopCounterMode(display=False) as counter:
             try:
                 nodes[i, 0] = encoder.stage(i, image, nodes)
@@ -225,7 +199,7 @@ def _stage_costs(
             except (RuntimeError, AssertionError, AttributeError, TypeError, ValueError) as error:
                 said = " ".join(str(error).split())[:120]
                 raise BackboneError(f"encoder {name} does not run on {edge} x {edge} voxels: {said}") from None
-        want = (1, widths[i], edge >> i, edge >> i)
+        want = (1, spec.widths[i], edge >> i, edge >> i)
         if found != want:
             raise BackboneError(
                 f"encoder {name} gives row {i} of {edge} x {edge} voxels as {_shape(found)} where {_shape(want)} is wanted; "
@@ -246,7 +220,7 @@ def _create(spec: NetworkSpec, device: torch.device, *, pretrained: bool = False
     at = {reduction: index for index, (reduction, _, _) in enumerate(offered)}
     wanted = [2**i for i in range(spec.encoder_row, spec.depth + 1)]
     if spec.encoder_taps is not None:
-        wanted = wanted[-1:]  # the taps lie in front of it
+        wanted = [reduction for reduction, _, _ in offered]  # taps may lie behind the map of their row
     if missing := [reduction for reduction in wanted if reduction not in at]:
         raise BackboneError(f"encoder {spec.encoder} gives no map at the reduction {missing[0]}")
     indices = tuple(at[reduction] for reduction in wanted)
@@ -260,15 +234,19 @@ def _taken_apart(spec: NetworkSpec, network: nn.Module) -> Encoder:
     if chain is None:
         if spec.encoder_taps is not None:
             raise BackboneError(f"encoder {spec.encoder} cannot be taken apart, so it takes no encoder_taps")
+        if spec.encoder_feeds is not None:
+            raise BackboneError(f"encoder {spec.encoder} cannot be taken apart, so it takes no encoder_feeds")
         return WholeEncoder(network, rows)
     info: Any = network.feature_info
-    ends = [name.replace(".", "_") for name in spec.encoder_taps or info.module_name()]
-    if ends[0] == "bn1" and "act1" in chain:  # MobileNetV3 says so, and means its ReLU
-        ends[0] = "act1"
+    taps = [*(spec.encoder_taps or info.module_name())]
+    if taps[0] == "bn1" and "act1" in chain:  # MobileNetV3 says so, and means its ReLU
+        taps[0] = "act1"
+    ends = {}
+    for i, tap in zip(rows, taps, strict=True):
+        chain, ends[i] = tapped(chain, tap, spec.widths[i])
     stages: dict[int, dict[str, nn.Module]] = {}
     left = iter(chain.items())
-    for i, asked in zip(rows, ends, strict=True):
-        end = asked if asked in chain else next((n for n in reversed(chain) if n.startswith(f"{asked}_")), asked)
+    for i, end in ends.items():
         stages[i] = {}
         for name, layer in left:
             stages[i][name] = layer
@@ -276,7 +254,11 @@ def _taken_apart(spec: NetworkSpec, network: nn.Module) -> Encoder:
                 break
         else:
             raise BackboneError(f"encoder {spec.encoder} has no layer {end} where row {i} is to end")
-    return ChainEncoder(stages)
+    fed = (module.replace(".", "_") for module, _ in spec.encoder_feeds or ())
+    feeds = dict(zip(rows[1:], fed, strict=False))
+    if missing := next((name for i, name in feeds.items() if name not in stages[i]), ""):
+        raise BackboneError(f"encoder {spec.encoder} has no layer {missing} in the row that it is to feed")
+    return ChainEncoder(stages, feeds)
 
 
 def _stored_whole(module: nn.Module) -> bool:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from napari_unetpp.model import backbones
-from napari_unetpp.model.backbones_timm import BackboneError, import_timm
-from napari_unetpp.model.checkpoint import ModelFileError
+from napari_unetpp.model.backbones_timm import BackboneError, import_timm, name_in_timm
+from napari_unetpp.model.checkpoint import ModelFileError, all_finite
 from napari_unetpp.model.foreign_files import read_checkpoint
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def load_pretrained(network: UNetPlusPlus, source: str | Path) -> None:
 
 def _fetched(spec: NetworkSpec) -> Mapping[str, Tensor]:
     """State of the encoder as timm gives it."""
-    configuration = import_timm().models.get_pretrained_cfg(spec.encoder, allow_unregistered=True)
+    configuration = import_timm().models.get_pretrained_cfg(name_in_timm(spec.encoder), allow_unregistered=True)
     if not configuration.has_weights:
         raise BackboneError(f"timm has no pretrained weights for {spec.encoder}; leave them out, or name a file")
     try:
@@ -88,7 +88,7 @@ def _fitted(
                 f"{path}: its weight {their} has shape {tuple(value.shape)} where {spec.encoder} has {tuple(like.shape)}; "
                 "it is of another network"
             )
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        if not all_finite(value):
             raise ModelFileError(f"{path}: its weight {their} holds NaN or infinity; fetch it again")
         state[key] = value
     if missing:

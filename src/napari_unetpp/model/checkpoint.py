@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from napari_unetpp._whole import whole_file
+from napari_unetpp.model.backbones import build_encoder
 from napari_unetpp.model.card import Card, ClassInfo
 from napari_unetpp.model.intensity import Intensity
 from napari_unetpp.model.spec import NetworkSpec
@@ -114,14 +116,13 @@ def load_model(name_or_path: str | Path, device: str | torch.device = "auto") ->
             raise ModelFileError(
                 f"{path}: weight {key} has shape {tuple(value.shape)} where {tuple(wanted[key].shape)} is wanted; save it again"
             )
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        if not all_finite(value):
             raise ModelFileError(f"{path}: weight {key} holds NaN or infinity; train or fetch the model again")
     if header.weights_sha256 and weights_sha256(weights) != header.weights_sha256:
         raise ModelFileError(
             f"{path}: its weights are not those that its header tells the sha256 of ({header.weights_sha256[:12]}); fetch it again"
         )
-    network = UNetPlusPlus(header.spec, initialise=False)
-    network.load_state_dict({key: value.to(wanted[key].dtype) for key, value in weights.items()})
+    network = network_of(header.spec, {key: value.to(wanted[key].dtype) for key, value in weights.items()})
     chosen = choose_device(device)
     digest = file_sha256(path)
     return Model(header.spec, network.to(chosen).eval(), header.intensity, header.card, chosen, digest)
@@ -195,6 +196,25 @@ def read_header(path: str | Path) -> Header:
         )
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ModelFileError(f"{path}: {one_line(error)}") from None
+
+
+def network_of(spec: NetworkSpec, weights: Mapping[str, torch.Tensor]) -> UNetPlusPlus:
+    """Network with a copy of these weights, on the CPU."""
+    with torch.device("meta"):  # else torch draws weights first, which takes longer than reading these
+        network = UNetPlusPlus(spec, initialise=False)
+    if spec.encoder:  # may hold numbers that are in no state dict
+        network.encoder = build_encoder(spec, initialise=False)
+    copies = {key: value.clone(memory_format=torch.contiguous_format) for key, value in weights.items()}
+    network.load_state_dict(copies, assign=True)
+    return network
+
+
+def all_finite(weight: torch.Tensor) -> bool:
+    """Whether a weight holds neither NaN nor infinity."""
+    if not weight.is_floating_point() or not weight.numel():
+        return True
+    # NaN is handed on to both ends, which are found in a tenth of the time that looking at each value takes; not in 8 bits
+    return all(math.isfinite(end) for end in torch.aminmax(weight.float() if weight.itemsize == 1 else weight))
 
 
 def weights_sha256(weights: Mapping[str, torch.Tensor]) -> str:

@@ -120,11 +120,14 @@ def _layers(spec: NetworkSpec) -> Iterator[_Layer]:
             continue
         inputs = spec.in_channels if i == 0 else spec.widths[i - 1]
         if j > 0:
-            below, up = spec.node_width(i + 1, j - 1), spec.up_width(i, j)
+            below, up = spec.node_width(*spec.below(i, j)), spec.up_width(i, j)
             if spec.upsampling.startswith("transposed"):
-                kernel = 4**spec.ndim if spec.upsampling == "transposed4" else math.prod(spec.step(i))
+                kernel = math.prod(spec.step(i)) if spec.upsampling == "transposed2" else 4**spec.ndim
+                behind = spec.upsampling == "transposed4-relu"
                 # strided: each voxel below is multiplied with the whole kernel once
-                yield _Layer(i + 1, kernel, below, up, bias=True)
+                yield _Layer(i + 1, kernel, below, up, bias=spec.conv_bias or not behind)
+                if behind and "-bn-" in (spec.decoder_block or spec.block):
+                    yield _Layer(i, 0, up, up, bias=False)
             elif spec.upsampling == "conv1-bilinear-aligned" and below != up:
                 yield _Layer(i + 1, 1, below, up, bias=True)
             inputs = up + sum(spec.node_width(*node) for node in spec.same_row(i, j))
@@ -138,11 +141,12 @@ def _layers(spec: NetworkSpec) -> Iterator[_Layer]:
 
 
 def _node(spec: NetworkSpec, i: int, j: int, inputs: int) -> Iterator[_Layer]:
-    """The two convolutions of X^{i,j}, and their normalisations."""
+    """The convolutions of X^{i,j}, and their normalisations."""
     block = spec.decoder_block if j > 0 and spec.decoder_block is not None else spec.block
     out = spec.node_width(i, j)
     middle = inputs // 2 if j > 0 and spec.middle == "half-in" else out
-    for before, after in ((inputs, middle), (middle, out)):
+    pairs = ((inputs, middle), (middle, out)) if j == 0 or spec.decoder_convolutions == 2 else ((inputs, out),)
+    for before, after in pairs:
         yield _Layer(i, math.prod(spec.kernel(i)), before, after, spec.conv_bias)
         if block in ("conv-bn-relu", "conv-in-relu", "bn-relu-conv"):
             normed = before if block == "bn-relu-conv" else after

@@ -56,6 +56,7 @@ def write_package(whole: Model, model: Model, path: Path) -> Generator[str, None
         If the model cannot be described, or the package fails its own test.
     """
     graphs.need("bioimageio.core", "bioimageio.spec", "onnx", "onnxscript", "onnxruntime")
+    preprocessing(model.intensity, model.spec.in_channels, model.spec.ndim)  # refused before work that would be in vain
     texts = graphs.about(model, whole.sha256)
     with tempfile.TemporaryDirectory(prefix="napari-unetpp-") as name, _quiet():
         folder = Path(name)
@@ -153,7 +154,7 @@ def _input(model: Model, folder: Path) -> Any:
         axes=axes,
         test_tensor=v0_5.FileDescr(source=folder / "test_input.npy"),
         data=v0_5.IntervalOrRatioDataDescr(type="float32"),
-        preprocessing=[_preprocessing(model.intensity, spec.in_channels, spec.ndim)],
+        preprocessing=preprocessing(model.intensity, spec.in_channels, spec.ndim),
     )
 
 
@@ -174,25 +175,34 @@ def _output(model: Model, folder: Path, level: int) -> Any:
     )
 
 
-def _preprocessing(rule: Intensity, channels: int, ndim: int) -> Any:
-    """The rule in the words of bioimage.io; what they measure, they measure on each image by itself."""
+def preprocessing(rule: Intensity, channels: int, ndim: int) -> list[Any]:
+    """The rule in the words of bioimage.io; what they measure, they measure on each image by itself.
+
+    Raises
+    ------
+    ValueError
+        If they have no words for it.
+    """
     from bioimageio.spec.model import v0_5
 
     axes = tuple(v0_5.AxisId(a) for a in (*(("channel",) * (not rule.per_channel)), *_names(ndim)))
     if rule.kind == "zscore":
-        return v0_5.ZeroMeanUnitVarianceDescr(kwargs=v0_5.ZeroMeanUnitVarianceKwargs(axes=axes, eps=_TINY))
+        return [v0_5.ZeroMeanUnitVarianceDescr(kwargs=v0_5.ZeroMeanUnitVarianceKwargs(axes=axes, eps=_TINY))]
     if rule.kind == "percentile":
         if rule.high <= 1:
             raise ValueError(f"bioimage.io has no percentiles {rule.low} to {rule.high}; export as onnx or safetensors")
         kwargs = v0_5.ScaleRangeKwargs(axes=axes, min_percentile=rule.low, max_percentile=rule.high, eps=_TINY)
-        return v0_5.ScaleRangeDescr(kwargs=kwargs)
+        return [v0_5.ScaleRangeDescr(kwargs=kwargs)]
     scaling = measure(rule, np.zeros((channels, 1), np.float32))
+    gains = list(scaling.gain)
     shifts = [
-        -offset * gain for offset, gain in zip(scaling.offset, scaling.gain, strict=True)
-    ]  # theirs: raw * gain + offset
-    along = v0_5.ScaleLinearAlongAxisKwargs(axis=v0_5.AxisId("channel"), gain=list(scaling.gain), offset=shifts)
-    alone = v0_5.ScaleLinearKwargs(gain=scaling.gain[0], offset=shifts[0])
-    return v0_5.ScaleLinearDescr(kwargs=along if channels > 1 else alone)
+        0.0 - offset * gain for offset, gain in zip(scaling.offset, gains, strict=True)
+    ]  # theirs: raw * gain + shift
+    if set(gains) == {1.0} and not any(shifts):
+        return []  # raw; a step that changes nothing is refused
+    along = v0_5.ScaleLinearAlongAxisKwargs(axis=v0_5.AxisId("channel"), gain=gains, offset=shifts)
+    alone = v0_5.ScaleLinearKwargs(gain=gains[0], offset=shifts[0])
+    return [v0_5.ScaleLinearDescr(kwargs=along if channels > 1 else alone)]
 
 
 def _names(ndim: int) -> str:

@@ -1,11 +1,12 @@
 """What a network of somebody is given beside its weights: how images are scaled, its classes, its tiling, and what is told of it.
 
-In this order: the intensities (`intensity_of`), the classes (`classes_of`), the tiling its card recommends (`tiling_of`), and the
-sentences about what was assumed (`notes_of`).
+In this order: the model with all of it (`Imported`), the intensities (`intensity_of`), the classes (`classes_of`), the tiling its
+card recommends (`tiling_of`), and the sentences about what was assumed (`notes_of`).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from napari_unetpp.model.card import CLASS_COLORS, ClassInfo
@@ -15,9 +16,41 @@ from napari_unetpp.model.intensity import Intensity
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from napari_unetpp.model.checkpoint import Model
     from napari_unetpp.model.spec import NetworkSpec
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as torchvision and albumentations have them
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Imported:
+    """A model made of a checkpoint; `what` is what it was recognised as, `notes` what was assumed, `found` what its weights say."""
+
+    model: Model
+    what: str
+    notes: tuple[str, ...]
+    found: Found | None = None
+
+    @property
+    def lines(self) -> dict[str, str]:
+        """What was recognised, by what it is called."""
+        spec, intensity = self.model.spec, self.model.intensity
+        heads = ", ".join(f"L{d}" for d in spec.heads)
+        scaled = f"{intensity.kind} of each stack"
+        if intensity.kind == "fixed":
+            pairs = zip(intensity.fixed_offset, intensity.fixed_gain, strict=True)
+            scaled = ", ".join(f"(raw - {offset:g}) * {gain:.6g}" for offset, gain in pairs)
+        steps = {"steps": ", ".join("x".join(map(str, step)) for step in spec.steps)} if spec.steps else {}
+        return {
+            "recognised": self.what,
+            "input": f"{spec.ndim}D, {spec.in_channels} channel{'s' * (spec.in_channels > 1)}",
+            "widths": ", ".join(map(str, spec.widths)),
+            **steps,
+            "heads": heads,
+            "up-sampling": spec.upsampling,
+            "preprocessing": scaled,
+            "classes": ", ".join(c.name for c in self.model.classes),
+        }
 
 
 def intensity_of(kind: Intensities, channels: int, *, bgr: bool) -> Intensity:

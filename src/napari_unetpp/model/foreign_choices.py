@@ -6,17 +6,16 @@ that is asked for a value says whether it is taken.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
-from napari_unetpp.model.foreign import import_checkpoint
+from napari_unetpp.model.foreign import convert
 from napari_unetpp.model.foreign_found import FREE, HEADS, INTENSITIES, PADDINGS, Asked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
-    from napari_unetpp.model.foreign import Imported
+    from napari_unetpp.model.foreign import Imported, Known, Package
     from napari_unetpp.model.foreign_found import Free, Heads, Intensities
     from napari_unetpp.model.spec_checks import Padding
 
@@ -37,47 +36,41 @@ class Choices:
         What they are called, the background first where there are several; empty where the file is sure of it.
     """
 
-    upsampling: tuple[Free, ...]
-    heads: tuple[Heads, ...]
-    intensities: tuple[Intensities | None, ...]
-    slope: float | None
-    classes: tuple[str, ...]
+    upsampling: tuple[Free, ...] = ()
+    heads: tuple[Heads, ...] = ()
+    intensities: tuple[Intensities | None, ...] = ()
+    slope: float | None = None
+    classes: tuple[str, ...] = ()
     padding: tuple[Padding, ...] = ()
 
 
-def open_choices(path: Path, usual: Imported) -> Choices:
-    """Choices that a checkpoint leaves open; `usual` is what `import_checkpoint` makes of it when nothing is asked.
-
-    Raises
-    ------
-    OSError
-        If the file can no longer be read.
-    """
+def open_choices(known: Known | Package, usual: Imported, asked: Asked = Asked()) -> Choices:  # noqa: B008 (frozen)
+    """Choices that a checkpoint leaves open; `usual` is what `convert` makes of it when no more is asked than has to be."""
     spec, found = usual.model.spec, usual.found
     names = tuple(c.name for c in usual.model.classes)
-    if found is None and _import(path, Asked(classes=names)) is None:
-        return Choices((), (), (), None, ())  # a package that holds a model of ours
+    if found is None and _tried(known, replace(asked, classes=names)) is None:
+        return Choices()  # a package that holds a model of ours
     upsampling: tuple[Free, ...] = ()
     if spec.upsampling in FREE:  # any other has weights
         offered = _first(spec.upsampling, FREE)
-        taken = _import(path, Asked(upsampling=offered[1]))
+        taken = _tried(known, replace(asked, upsampling=offered[1]))
         upsampling = offered if taken is not None and taken.model.spec.upsampling == offered[1] else ()
     slope = None
     if spec.negative_slope:
-        taken = _import(path, Asked(negative_slope=spec.negative_slope / 2))
+        taken = _tried(known, replace(asked, negative_slope=spec.negative_slope / 2))
         slope = spec.negative_slope if taken is not None and taken.model.spec != spec else None
     padding: tuple[Padding, ...] = ()
     if spec.padding == "same" and spec.skips == "plain":  # the weights of a U-Net of 2015 look the same
-        tried = {kind: _import(path, Asked(padding=kind)) for kind in PADDINGS if kind != "same"}
+        tried = {kind: _tried(known, replace(asked, padding=kind)) for kind in PADDINGS if kind != "same"}
         others = [kind for kind, its in tried.items() if its is not None and its.model.spec.padding == kind]
         padding = ("same", *others) if others else ()
     heads: tuple[Heads, ...] = ()
     if found is None:  # the weights told more than the package let through
-        specs = {kind: made.model.spec for kind in HEADS if (made := _import(path, Asked(heads=kind)))}
+        specs = {kind: made.model.spec for kind in HEADS if (made := _tried(known, replace(asked, heads=kind)))}
         same = [kind for kind in specs if specs[kind] == spec]
         heads = _first(same[0], tuple(specs)) if same and len(set(specs.values())) > 1 else ()
     elif found.spec.heads[1:]:
-        mean = found.heads == "mean" or _import(path, Asked(heads="mean")) is not None
+        mean = found.heads == "mean" or _tried(known, replace(asked, heads="mean")) is not None
         heads = _first(found.heads, [kind for kind in HEADS if kind != "mean" or mean])
     colours = spec.in_channels == 3  # ImageNet's numbers are for three
     scalings = [kind for kind in INTENSITIES if colours or not kind.startswith("imagenet")]
@@ -91,9 +84,9 @@ def open_choices(path: Path, usual: Imported) -> Choices:
     )
 
 
-def _import(path: Path, asked: Asked) -> Imported | None:
+def _tried(known: Known | Package, asked: Asked) -> Imported | None:
     try:
-        return import_checkpoint(path, asked)
+        return convert(known, asked)
     except ValueError:  # it does not fit, so there is nothing to choose
         return None
 

@@ -6,7 +6,7 @@ format puts to the shapes of the weights.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
 
 from napari_unetpp.model.spec import MAX_DEPTH
@@ -60,6 +60,8 @@ class Asked:
         Of the network's LeakyReLU; 0 is a ReLU.
     padding
         Of its convolutions, as `spec.NetworkSpec` has it, where the same weights go with several.
+    encoder
+        Name of its encoder in timm, where its weights do not tell it (``tu-`` of segmentation_models.pytorch, without the ``tu-``).
     """
 
     upsampling: Free | None = None
@@ -68,6 +70,7 @@ class Asked:
     heads: Heads | None = None
     negative_slope: float | None = None
     padding: Padding | None = None
+    encoder: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,8 @@ class Found:
         Level to use first; None is the deepest.
     smaller_kernels
         Whether kernels of theirs may be smaller than those of our row: they are then surrounded by zeros.
+    epsilons
+        Of the BatchNorms that have another epsilon than torch's, by their name.
     unused
         Patterns that begin the names of weights that take no part in what it gives.
     """
@@ -107,6 +112,7 @@ class Found:
     recommended: int | None = None
     smaller_kernels: bool = False
     unused: tuple[str, ...] = ()
+    epsilons: Mapping[str, float] = field(default_factory=dict)
 
 
 def shape(weights: Mapping[str, Tensor], key: str) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import zipfile
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -36,10 +37,14 @@ _LEAVES = {
     "moving_mean": "running_mean",
     "moving_variance": "running_var",
 }
-_NUMBERED = (
-    "kernel",
-    "bias",
-)  # in the files of Keras 3 the weights of a layer have numbers, in the order of their making
+# In the files of Keras 3 the weights of a layer have numbers, in the order of their making; so many a layer.
+_STATISTICS = ("moving_mean", "moving_variance")
+_NUMBERED: dict[int, tuple[str, ...]] = {
+    1: ("kernel",),
+    2: ("kernel", "bias"),
+    3: ("beta", *_STATISTICS),  # no `scale`, as in the ResNets of the authors' package
+    4: ("gamma", "beta", *_STATISTICS),
+}
 
 
 class _OddError(ValueError):
@@ -125,6 +130,7 @@ def _weights(file: Any, size: int) -> tuple[dict[str, Tensor], set[str]]:
     claimed = 0
     parents: dict[str, set[tuple[str, ...]]] = {}
     items = list(_walk(root, h5py))
+    known = {*_text_list(root.attrs, "layer_names")}
     for path, item in items:
         if isinstance(item, h5py.Dataset):
             parents.setdefault(path[0], set()).add(path[:-1])
@@ -139,9 +145,11 @@ def _weights(file: Any, size: int) -> tuple[dict[str, Tensor], set[str]]:
             layer = _name(item.parent)
             if not layer:
                 raise _OddError(f"its layers have no names, as some versions of Keras write them; {_AGAIN}")
-            leaf = _NUMBERED[int(leaf)] if leaf in ("0", "1") else leaf
+            leaves = _NUMBERED.get(len(item.parent), ())
+            leaf = leaves[int(leaf)] if leaf.isdecimal() and int(leaf) < len(leaves) else leaf
         else:  # a group that holds several is a model in the model, as for several GPUs
-            layer = path[0] if len(parents[path[0]]) == 1 else path[-2]
+            slashed = next((n for k in range(len(path) - 1, 1, -1) if (n := "/".join(path[:k])) in known), "")
+            layer = slashed or (path[0] if len(parents[path[0]]) == 1 else path[-2])
         claimed += _checked(item, f"{layer}/{leaf}"[:80])
         if claimed > size:
             raise _OddError(
@@ -160,6 +168,10 @@ def _weights(file: Any, size: int) -> tuple[dict[str, Tensor], set[str]]:
         weights[key] = value
     if not weights:
         raise _OddError(f"it holds no weights of a network; {_AGAIN}")
+    for layer in [key.removesuffix(".running_mean") for key in weights if key.endswith(".running_mean")]:
+        mean = weights[f"{layer}.running_mean"]
+        weights.setdefault(f"{layer}.weight", torch.ones_like(mean))  # BatchNormalization with scale=False
+        weights.setdefault(f"{layer}.bias", torch.zeros_like(mean))
     return weights, names - {""}
 
 
@@ -179,6 +191,13 @@ def _walk(root: Any, h5py: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
             yield path, item
             if isinstance(item, h5py.Group):
                 todo.append((path, item))
+
+
+def _text_list(attributes: Any, name: str) -> Iterator[str]:
+    """Texts of an attribute of Keras 2, which long lists are cut for: name0, name1 and so on."""
+    for key in attributes:
+        if re.fullmatch(rf"{name}\d*", key):
+            yield from (text.decode() if isinstance(text, bytes) else str(text) for text in np.ravel(attributes[key]))
 
 
 def _name(group: Any) -> str:

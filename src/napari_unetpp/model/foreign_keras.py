@@ -1,7 +1,7 @@
 """The networks of the UNet++ authors' Keras code: U-Net, wide U-Net, and UNet++ with one head or four.
 
-In this order: the network out of the names and shapes of its weights (`find_keras`), what the file's own configuration adds or
-contradicts (`agreed`), and why the networks on pretrained encoders of the same authors are refused (`refuse_backbone`).
+In this order: the network out of the names and shapes of its weights (`find_keras`), and what the file's own configuration adds or
+contradicts (`agreed`). The networks on pretrained encoders of the same authors are in `foreign_keras_backbones.py`.
 
 Their layer ``conv{a}{b}_{k}`` is convolution k of X^{a-1,b-1}, ``up{a}{b}`` the up-sampling before it, ``output_{d}`` the head of
 level d (``output`` of a U-Net). Their heads end in a sigmoid, ours before it: the weights are the same.
@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from napari_unetpp.model.foreign_found import Found, UnfitError, kernel, learned_upsampling, node, rows, shape
+from napari_unetpp.model.foreign_keras_backbones import agreed_backbone
 from napari_unetpp.model.spec import NetworkSpec
 
 if TYPE_CHECKING:
@@ -87,13 +88,15 @@ def agreed(found: Found, layers: Mapping[str, Layer]) -> Found:
         If it tells of layers or settings that the network does not have.
     """
     told = {name: layer for name, layer in layers.items() if layer.kind}
+    if found.spec.encoder:
+        return agreed_backbone(found, told)
     notes = list(found.notes)
     if not told:
         notes.append(
             "it holds weights alone: ReLU, dropout 0.5 and the original's concatenation (up-sampled first) are assumed; a file of "
             "the whole model, model.save, would tell"
         )
-        return replace(found, notes=(*notes, *_exclusive(found.spec, "sigmoid")))
+        return replace(found, notes=(*notes, *exclusive(found.spec, "sigmoid")))
     if untold := sorted(set(found.modules.values()) - set(told)):
         raise UnfitError(f"its configuration does not tell of its layer {untold[0][:80]}; fetch or save it again")
     for name, layer in told.items():
@@ -104,7 +107,7 @@ def agreed(found: Found, layers: Mapping[str, Layer]) -> Found:
         raise UnfitError(f"its dropout differs from layer to layer ({', '.join(f'{r:g}' for r in sorted(rates))})")
     spec = replace(found.spec, dropout=rates.pop() if rates else 0.0, concatenation=_concatenation(found.spec, told))
     activation = told[found.modules[f"heads.{spec.depth}"]].config.get("activation")
-    return replace(found, spec=spec, notes=(*notes, *_exclusive(spec, activation)))
+    return replace(found, spec=spec, notes=(*notes, *exclusive(spec, activation)))
 
 
 def _problem(name: str, layer: Layer) -> str:
@@ -156,7 +159,7 @@ def _node_names(layers: Mapping[str, Layer], name: str) -> Iterator[str]:
             yield match[1]
 
 
-def _exclusive(spec: NetworkSpec, activation: Any) -> Iterator[str]:
+def exclusive(spec: NetworkSpec, activation: Any) -> Iterator[str]:
     if spec.classes > 1 and activation != "softmax":
         yield (
             f"its {spec.classes} channels are taken for exclusive classes, the first for the background; the original lets each "
@@ -166,27 +169,3 @@ def _exclusive(spec: NetworkSpec, activation: Any) -> Iterator[str]:
 
 def _number(value: Any) -> float:
     return float(value) if isinstance(value, int | float) else _DROPOUT
-
-
-def refuse_backbone(weights: Mapping[str, Tensor], asked: Asked) -> Found:
-    """Say why a network of the authors' package segmentation_models (Keras) is not imported.
-
-    Its encoders have more than two convolutions a row (VGG) or residual blocks, and X^{i,1} there takes the pooled X^{i,0} (VGG)
-    or a layer inside the next block (ResNet) where equation 1 has X^{i+1,0}.
-    """
-    del asked
-    nested = any(re.match(r"decoder_stage\d+-\d+_", key) for key in weights)
-    encoders = {
-        "block5_conv4.": "VGG19",
-        "block5_conv3.": "VGG16",
-        "stage1_unit1_": "ResNet",
-        "conv5_block1_": "DenseNet",
-    }
-    encoder = next(
-        (name for start, name in encoders.items() if any(k.startswith(start) for k in weights)), "pretrained"
-    )
-    raise UnfitError(
-        f"{'Xnet or Nestnet' if nested else 'Unet'} on a {encoder} encoder has rows that are not two convolutions, "
-        + ("and nodes that take other layers than UNet++'s, " if nested else "")
-        + "so it cannot be imported; train a network of this package on the same data"
-    )

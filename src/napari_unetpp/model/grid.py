@@ -33,6 +33,7 @@ class Grid:
     padding: Padding
     encoder: str
     encoder_row: int
+    encoder_feeds: tuple[tuple[str, int], ...] | None
     last_widths: tuple[int, ...] | None
     lone_rows: int
     newest_first: bool
@@ -109,8 +110,16 @@ class Grid:
         plain = self.steps is None and self.kernels is None and self.pooling == "max" and self.padding == "same"
         return plain and self.size_independent
 
+    def below(self, i: int, j: int) -> tuple[int, int]:
+        """Node that X^{i,j}, j > 0, up-samples: X^{i+1,j-1}, or (i + 1, -1) for what an encoder feeds to X^{i,1} in its place."""
+        fed = self.encoder_feeds is not None and j == 1 and i >= self.encoder_row
+        return i + 1, -1 if fed else j - 1
+
     def node_width(self, i: int, j: int) -> int:
-        """Channels of X^{i,j}."""
+        """Channels of X^{i,j}, and with j = -1 of what the encoder feeds."""
+        if j < 0:
+            assert self.encoder_feeds is not None
+            return self.encoder_feeds[i - 1 - self.encoder_row][1]
         if self.last_widths is not None and j > 0 and i + j == self.depth:
             return self.last_widths[i]
         return self.last_width if j == self.depth and self.last_width is not None else self._row_width(i, j)
@@ -119,9 +128,9 @@ class Grid:
         return self.widths[i] if j == 0 or self.decoder_widths is None else self.decoder_widths[i]
 
     def up_width(self, i: int, j: int) -> int:
-        """Channels of the up-sampled X^{i+1,j-1} that X^{i,j} receives: learned ones change to the row's width."""
+        """Channels of what was up-sampled from below that X^{i,j} receives: learned ones change to the row's width."""
         if self.upsampling in ("nearest", "bilinear", "bilinear-aligned"):
-            return self.node_width(i + 1, j - 1)
+            return self.node_width(*self.below(i, j))
         return self._row_width(i, j) if self.up_widths is None else self.up_widths[i]
 
     def same_row(self, i: int, j: int) -> tuple[tuple[int, int], ...]:

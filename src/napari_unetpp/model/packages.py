@@ -1,7 +1,7 @@
 """A package of bioimage.io becomes a model: a zip or a folder with a description, weights, and whatever else.
 
-In this order: the way from a package to a model (`import_package`), by the model file of ours that it holds (`exchange_package`
-puts one there) or by its torch state dict, and why no other package is taken.
+In this order: what was read of one (`Package`: the model file of ours that it holds, which `exchange_package` puts there, or its
+torch state dict), why no other package is taken (`read_package`), and the model out of it (`convert_package`).
 
 Nothing in a package is run. Many carry Python code of their network; it is not looked at, and their weights are recognised by
 their names, as those of any checkpoint (`foreign`).
@@ -10,11 +10,12 @@ their names, as those of any checkpoint (`foreign`).
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from napari_unetpp.model.checkpoint import ModelFileError, load_model
+from napari_unetpp.model.checkpoint import Model, ModelFileError, load_model
+from napari_unetpp.model.foreign_card import Imported
 from napari_unetpp.model.foreign_found import Asked
 from napari_unetpp.model.intensity import Intensity
 from napari_unetpp.model.names import safe_name
@@ -22,19 +23,70 @@ from napari_unetpp.model.packages_files import is_package, opened
 from napari_unetpp.model.packages_said import read_description, said_card, said_intensity, said_order
 
 if TYPE_CHECKING:
-    from napari_unetpp.model.foreign import Imported
+    from collections.abc import Mapping
+
+    from napari_unetpp.model.foreign import Known
     from napari_unetpp.model.foreign_found import Intensities
     from napari_unetpp.model.packages_files import PackageFiles
 
-__all__ = ["import_package", "is_package"]
+__all__ = ["Package", "convert_package", "is_package", "read_package"]
 
 OWN_FILE = "napari-unetpp.safetensors"  # among the attachments of a package that this one wrote
 _STATE_DICT = "pytorch_state_dict"
+_OWN_NOTE = (
+    "the model file in the package was taken as it is: weights, levels, preprocessing and card are those it was made of"
+)
 _PROGRAMS = "its weights are there as {kinds} alone, which are programs and not the weights of a known network"
 
 
-def import_package(path: Path, asked: Asked = Asked(), name: str | None = None) -> Imported:  # noqa: B008 (frozen)
-    """Model out of a package; nothing is written, and nothing in it is run.
+@dataclass(frozen=True, slots=True, eq=False)
+class Package:
+    """A package that was read: `inside` is the model file of ours that it holds, or else the checkpoint.
+
+    `said` is its description, `source` the name of what is inside.
+    """
+
+    path: Path
+    said: Mapping[str, Any]
+    source: str
+    inside: Model | Known
+
+    @property
+    def what(self) -> str:
+        """What is inside, in words."""
+        return "a model of napari-unetpp" if isinstance(self.inside, Model) else self.inside.what
+
+
+def read_package(path: Path) -> Package:
+    """A package, read once and for all; nothing in it is run.
+
+    Raises
+    ------
+    ModelFileError
+        If it is damaged or hostile, or holds no weights that are known; the message is one line.
+    """
+    from napari_unetpp.model.foreign import known_of  # which knows packages too
+
+    with opened(path) as files, tempfile.TemporaryDirectory(prefix="napari-unetpp-") as folder:
+        said = read_description(files)
+        attachments = [source for source in _attachments(said) if PurePosixPath(source[0]).name == OWN_FILE]
+        if attachments:
+            return _own(files, said, attachments[0], Path(folder) / OWN_FILE)
+        weights = said["weights"].get(_STATE_DICT)
+        if not isinstance(weights, dict):
+            kinds = ", ".join(sorted(str(kind)[:40] for kind in said["weights"])) or "nothing"
+            raise ModelFileError(f"{path}: {_PROGRAMS.format(kinds=kinds)}; a package with {_STATE_DICT} is wanted")
+        source, wanted = _source(path, weights)
+        target = Path(folder) / f"weights{PurePosixPath(source).suffix[:10]}"
+        digest = files.extract(source, target, wanted)
+        try:
+            return Package(path, said, source, known_of(target, digest))
+        except ModelFileError as error:
+            raise ModelFileError(f"{path}: {_inside(error, target, source)}{_unrun(weights)}") from None
+
+
+def convert_package(package: Package, asked: Asked = Asked(), name: str | None = None) -> Imported:  # noqa: B008 (frozen)
+    """Model out of a package.
 
     Parameters
     ----------
@@ -44,57 +96,23 @@ def import_package(path: Path, asked: Asked = Asked(), name: str | None = None) 
     Raises
     ------
     ModelFileError
-        If the package is damaged or hostile, or holds no weights that are known; the message is one line.
+        If an option does not fit what is inside.
     """
-    with opened(path) as files, tempfile.TemporaryDirectory(prefix="napari-unetpp-") as folder:
-        said = read_description(files)
-        attachments = [source for source in _attachments(said) if PurePosixPath(source[0]).name == OWN_FILE]
-        if attachments:
-            return _own(files, attachments[0], Path(folder) / OWN_FILE, asked)
-        weights = said["weights"].get(_STATE_DICT)
-        if not isinstance(weights, dict):
-            kinds = ", ".join(sorted(str(kind)[:40] for kind in said["weights"])) or "nothing"
-            raise ModelFileError(f"{path}: {_PROGRAMS.format(kinds=kinds)}; a package with {_STATE_DICT} is wanted")
-        return _foreign(files, said, weights, Path(folder), asked, name)
+    from napari_unetpp.model.foreign import convert
 
-
-def _own(files: PackageFiles, attachment: tuple[str, str], target: Path, asked: Asked) -> Imported:
-    from napari_unetpp.model.foreign import Imported  # which knows packages too
-
-    if asked != Asked():
-        raise ModelFileError(
-            f"{files.path} holds a model file of napari-unetpp, which says everything itself; leave the other options out"
-        )
-    files.extract(attachment[0], target, attachment[1])
-    try:
-        model = load_model(target, "cpu")
-        if len(model.classes) != model.spec.classes:
+    path, said, inside = package.path, package.said, package.inside
+    if isinstance(inside, Model):
+        if asked != Asked():
             raise ModelFileError(
-                f"its card names {len(model.classes)} classes where its network has {model.spec.classes}"
+                f"{path} holds a model file of napari-unetpp, which says everything itself; leave the other options out"
             )
-    except ModelFileError as error:
-        raise ModelFileError(f"{files.path}: {_inside(error, target, attachment[0])}") from None
-    notes = (
-        "the model file in the package was taken as it is: weights, levels, preprocessing and card are those it was made of",
-    )
-    return Imported(replace(model, sha256=""), "a model of napari-unetpp in a package of bioimage.io", notes)
-
-
-def _foreign(
-    files: PackageFiles, said: dict[str, Any], weights: dict[str, Any], folder: Path, asked: Asked, name: str | None
-) -> Imported:
-    from napari_unetpp.model.foreign import Imported, import_checkpoint
-
-    path = files.path
-    source, wanted = _source(path, weights)
+        return Imported(inside, f"{package.what} in a package of bioimage.io", (_OWN_NOTE,))
+    weights = said["weights"][_STATE_DICT]
     code = _code(weights)
-    target = folder / f"weights{PurePosixPath(source).suffix[:10]}"
-    digest = files.extract(source, target, wanted)
     try:
-        made = import_checkpoint(target, asked, name or safe_name(str(said.get("name") or path.stem)))
+        made = convert(inside, asked, name or safe_name(str(said.get("name") or path.stem)))
     except ModelFileError as error:
-        unrun = f"; its Python code ({code}) is never run" if code else ""
-        raise ModelFileError(f"{path}: {_inside(error, target, source)}{unrun}") from None
+        raise ModelFileError(f"{path}: {_inside(error, inside.path, package.source)}{_unrun(weights)}") from None
     model, found, notes = made.model, made.found, list(made.notes)
     if code:
         notes.append(f"its Python code ({code}) was not run: the network was recognised by the names of its weights")
@@ -117,10 +135,23 @@ def _foreign(
     card = said_card(said, model.card, model.spec.ndim, classes=not asked.classes)
     if card.classes != model.card.classes:
         notes = [note for note in notes if not note.startswith("its classes have no names")]
-    record = {"file": path.name, "weights": source, "sha256": digest, "notes": notes}
+    record = {"file": path.name, "weights": package.source, "notes": notes}
     card = replace(card, training={**card.training, **record})
     made = Imported(replace(model, intensity=intensity, card=card), made.what, tuple(notes), found)
     return replace(made, what=f"{made.what}, in a package of bioimage.io")
+
+
+def _own(files: PackageFiles, said: Mapping[str, Any], attachment: tuple[str, str], target: Path) -> Package:
+    files.extract(attachment[0], target, attachment[1])
+    try:
+        model = load_model(target, "cpu")
+        if len(model.classes) != model.spec.classes:
+            raise ModelFileError(
+                f"its card names {len(model.classes)} classes where its network has {model.spec.classes}"
+            )
+    except ModelFileError as error:
+        raise ModelFileError(f"{files.path}: {_inside(error, target, attachment[0])}") from None
+    return Package(files.path, said, attachment[0], replace(model, sha256=""))
 
 
 def _attachments(said: dict[str, Any]) -> list[tuple[str, str]]:
@@ -154,6 +185,11 @@ def _code(weights: dict[str, Any]) -> str:
         parts = [str(architecture.get(key) or "")[:60] for key in ("source", "import_from", "callable")]
         return " ".join(filter(None, parts))
     return architecture[:80] if isinstance(architecture, str) else ""
+
+
+def _unrun(weights: dict[str, Any]) -> str:
+    code = _code(weights)
+    return f"; its Python code ({code}) is never run" if code else ""
 
 
 def _inside(error: ModelFileError, target: Path, name: str) -> str:

@@ -67,8 +67,9 @@ class NetworkSpec(Grid):
         Levels that have a head, ascending. Deep supervision has all of ``1..depth``.
     skips, upsampling, block, head, concatenation
         See the table above and the literals of this module. ``"bilinear"`` is align_corners=False (trilinear in 3D),
-        ``"bilinear-aligned"`` align_corners=True; ``transposed2`` and ``transposed4`` have kernels 2 and 4, stride 2;
-        ``conv1-`` is a 1x1 convolution in front, where the number of channels changes. In a block, ``in`` is InstanceNorm.
+        ``"bilinear-aligned"`` align_corners=True; ``transposed2`` and ``transposed4`` have kernels 2 and 4, stride 2,
+        ``-relu`` the normalisation and the ReLU of the block behind it; ``conv1-`` is a 1x1 convolution in front, where the
+        number of channels changes. In a block, ``in`` is InstanceNorm.
     decoder_block
         Block of the nodes with j > 0 where it differs (S001 has BN-ReLU-conv there).
     decoder_widths
@@ -108,7 +109,12 @@ class NetworkSpec(Grid):
         The first row that the encoder gives: the logarithm of its first reduction.
     encoder_taps
         Modules of the encoder, by timm's names, whose outputs are X^{i,0} from row `encoder_row` on, where they are not those
-        that timm itself takes for features.
+        that timm itself takes for features; they may lie inside a layer (`backbones_timm.tapped`).
+    encoder_feeds
+        (module, channels) of what X^{i,1} up-samples in place of X^{i+1,0}, for the rows i + 1 from `encoder_row` + 1 on, where
+        the encoder has other maps for that (the Keras code of the UNet++ authors).
+    decoder_convolutions
+        Of each node with j > 0, 2 or 1; the convolution of a learned up-sampling stands for the first where it is 1.
     last_widths
         Channels of the last diagonal, X^{i,depth-i} per row ``0..depth-1``, where they differ from their row's
         (segmentation_models.pytorch has its decoder's widths there, and its encoder's in the nodes between).
@@ -149,6 +155,8 @@ class NetworkSpec(Grid):
     encoder: str = ""
     encoder_row: int = 1
     encoder_taps: tuple[str, ...] | None = None
+    encoder_feeds: tuple[tuple[str, int], ...] | None = None
+    decoder_convolutions: int = 2
     last_widths: tuple[int, ...] | None = None
     lone_rows: int = 0
     newest_first: bool = False
@@ -175,9 +183,12 @@ class NetworkSpec(Grid):
 
     def _pruned_encoder(self, level: int) -> dict[str, Any]:
         if not self.encoder or level < self.encoder_row:  # nothing of it is left
-            return {"encoder": "", "encoder_row": 1, "encoder_taps": None}
+            return {"encoder": "", "encoder_row": 1, "encoder_taps": None, "encoder_feeds": None}
         stages = level + 1 - self.encoder_row
-        return {"encoder_taps": None if self.encoder_taps is None else self.encoder_taps[:stages]}
+        return {
+            "encoder_taps": None if self.encoder_taps is None else self.encoder_taps[:stages],
+            "encoder_feeds": None if self.encoder_feeds is None else self.encoder_feeds[: stages - 1],
+        }
 
     def with_width(self, first: int) -> NetworkSpec:
         """Return the same network with widths `first`, 2 * `first`, 4 * `first` and so on."""
@@ -242,5 +253,5 @@ def _as_tuples(value: Any) -> Any:
 # Later than format 1: written only where they say something, so that older versions read every file that they can build.
 _ADDED = (
     "up_widths", "last_width", "negative_slope", "steps", "kernels", "pooling", "padding", "encoder", "encoder_row",
-    "encoder_taps", "last_widths", "lone_rows", "newest_first",
+    "encoder_taps", "encoder_feeds", "decoder_convolutions", "last_widths", "lone_rows", "newest_first",
 )  # fmt: skip

@@ -8,7 +8,15 @@ if TYPE_CHECKING:
     from napari_unetpp.model.spec import NetworkSpec
 
 Skips = Literal["plain", "ensemble", "short", "dense"]
-Upsampling = Literal["transposed2", "transposed4", "nearest", "bilinear", "bilinear-aligned", "conv1-bilinear-aligned"]
+Upsampling = Literal[
+    "transposed2",
+    "transposed4",
+    "transposed4-relu",
+    "nearest",
+    "bilinear",
+    "bilinear-aligned",
+    "conv1-bilinear-aligned",
+]
 Block = Literal["conv-relu", "conv-bn-relu", "bn-relu-conv", "conv-relu-dropout", "conv-in-relu"]
 Head = Literal["conv1", "conv3", "bn-relu-conv3"]
 Concatenation = Literal["skips-first", "up-first"]
@@ -100,8 +108,8 @@ def _check_rows(spec: NetworkSpec) -> None:
             raise ValueError(f"{name} {values} must name {rows} rows of {spec.ndim} axes, each {allowed}")
     if spec.steps is not None and any(max(row) == 1 for row in spec.steps):
         raise ValueError(f"steps {spec.steps} have a row that samples nothing down; leave the row out")
-    if spec.steps is not None and spec.upsampling == "transposed4":
-        raise ValueError("transposed4 up-sampling has steps of 2; use transposed2 with steps")
+    if spec.steps is not None and spec.upsampling.startswith("transposed4"):
+        raise ValueError(f"{spec.upsampling} up-sampling has steps of 2; use transposed2 with steps")
     if spec.padding != "same" and spec.pooling == "stride":
         raise ValueError(f"padding {spec.padding!r} is for max pooling, not for strided convolutions")
     if spec.padding == "late" and spec.skips not in ("plain", "ensemble"):
@@ -122,7 +130,13 @@ def _check_lone_rows(spec: NetworkSpec) -> None:
 
 
 def _check_encoder(spec: NetworkSpec) -> None:
+    if spec.decoder_convolutions not in (1, 2):
+        raise ValueError(f"decoder_convolutions {spec.decoder_convolutions} must be 1 or 2")
     if not spec.encoder:
+        if spec.decoder_convolutions != 2 or spec.encoder_feeds is not None:
+            raise ValueError("decoder_convolutions 1 and encoder_feeds are for a network with an encoder")
+        if spec.upsampling == "transposed4-relu":
+            raise ValueError("upsampling 'transposed4-relu' is for a network with an encoder; use transposed4")
         return
     if not 0 <= spec.encoder_row <= spec.depth:
         raise ValueError(f"encoder_row {spec.encoder_row} must be one of the rows 0..{spec.depth}")
@@ -133,4 +147,8 @@ def _check_encoder(spec: NetworkSpec) -> None:
     if spec.encoder_taps is not None and len(spec.encoder_taps) != stages:
         raise ValueError(
             f"encoder_taps {spec.encoder_taps} must name {stages} modules, one for each row from {spec.encoder_row} on"
+        )
+    if spec.encoder_feeds is not None and len(spec.encoder_feeds) != stages - 1:
+        raise ValueError(
+            f"encoder_feeds {spec.encoder_feeds} must name {stages - 1} modules, one for each row from {spec.encoder_row + 1} on"
         )

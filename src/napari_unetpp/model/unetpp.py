@@ -56,7 +56,7 @@ class UNetPlusPlus(nn.Module):
             channels = spec.in_channels if i == 0 else spec.widths[i - 1]
             if j > 0:
                 channels = spec.up_width(i, j)
-                self.ups[_key(i, j)] = _upsampling(spec, spec.node_width(i + 1, j - 1), channels, i)
+                self.ups[_key(i, j)] = _upsampling(spec, spec.node_width(*spec.below(i, j)), channels, i)
                 channels += sum(spec.node_width(*node) for node in spec.same_row(i, j))
             self.nodes[_key(i, j)] = _node(spec, channels, i, j)
         self.heads = nn.ModuleDict({str(d): _head(spec, spec.node_width(0, d)) for d in spec.heads})
@@ -113,7 +113,7 @@ class UNetPlusPlus(nn.Module):
                 inputs = image if i == 0 else down(spec, i - 1, nodes[i - 1, 0])
             else:  # x^{i,j} = H([[x^{i,k}], U(x^{i+1,j-1})])
                 skips = [nodes[node] for node in spec.same_row(i, j)]
-                skips, up = fitted(spec, skips, self.ups[_key(i, j)](nodes[i + 1, j - 1]))
+                skips, up = fitted(spec, skips, self.ups[_key(i, j)](nodes[spec.below(i, j)]))
                 inputs = torch.cat([up, *skips] if spec.concatenation == "up-first" else [*skips, up], dim=1)
             nodes[i, j] = self.nodes[_key(i, j)](inputs)
 
@@ -136,11 +136,13 @@ def _key(i: int, j: int) -> str:
 
 
 def _node(spec: NetworkSpec, in_channels: int, i: int, j: int) -> nn.Sequential:
-    """H of equation 1: two 3x3 convolutions and what surrounds them."""
+    """H of equation 1: two 3x3 convolutions (one, where the specification says so) and what surrounds them."""
     out = spec.node_width(i, j)
     middle = in_channels // 2 if j > 0 and spec.middle == "half-in" else out
     strided = spec.pooling == "stride" and j == 0 and i > 0
     block = spec.decoder_block if j > 0 and spec.decoder_block is not None else spec.block
+    if j > 0 and spec.decoder_convolutions == 1:
+        return nn.Sequential(*_convolution(spec, block, in_channels, out, i))
     return nn.Sequential(
         *_convolution(spec, block, in_channels, middle, i, spec.step(i - 1) if strided else 1),
         *_convolution(spec, block, middle, out, i),
@@ -172,13 +174,17 @@ def _upsampling(spec: NetworkSpec, below: int, width: int, i: int) -> nn.Module:
         return _TRANSPOSED[spec.ndim](below, width, step, stride=step)
     if spec.upsampling == "transposed4":
         return _TRANSPOSED[spec.ndim](below, width, 4, stride=2, padding=1)
+    if spec.upsampling == "transposed4-relu":
+        normed = [_NORM[spec.ndim](width)] if "-bn-" in (spec.decoder_block or spec.block) else []
+        up = _TRANSPOSED[spec.ndim](below, width, 4, stride=2, padding=1, bias=spec.conv_bias)
+        return nn.Sequential(up, *normed, nn.ReLU())
     if spec.upsampling == "nearest":
         return nn.Upsample(scale_factor=step, mode="nearest")
     aligned = spec.upsampling.endswith("bilinear-aligned")
-    up = nn.Upsample(scale_factor=step, mode=_LINEAR[spec.ndim], align_corners=aligned)
+    linear = nn.Upsample(scale_factor=step, mode=_LINEAR[spec.ndim], align_corners=aligned)
     if spec.upsampling == "conv1-bilinear-aligned" and below != width:
-        return nn.Sequential(_CONV[spec.ndim](below, width, 1), up)
-    return up
+        return nn.Sequential(_CONV[spec.ndim](below, width, 1), linear)
+    return linear
 
 
 def _head(spec: NetworkSpec, width: int) -> nn.Module:
