@@ -3,9 +3,11 @@
 import csv
 import errno
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 import zarr
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog
@@ -20,7 +22,9 @@ from napari_unetpp.gui.shared import shared
 from napari_unetpp.inference.labels import label_view
 from napari_unetpp.inference.store import create_store, open_store
 from napari_unetpp.inference.tiles import Seamless, plan_tiles
+from napari_unetpp.model.checkpoint import load_model, save_model
 from napari_unetpp.model.spec import NetworkSpec
+from napari_unetpp.model.unetpp import UNetPlusPlus
 from napari_unetpp.model.zoo import user_folder
 
 pytestmark = pytest.mark.gui
@@ -340,6 +344,34 @@ def test_save_pruned(viewer, prediction, model, open_compare, qtbot, monkeypatch
     qtbot.mouseClick(dock.save_button, LEFT)
     qtbot.waitUntil(lambda: "does not exist" in dock.status.text(), timeout=30_000)
     qtbot.waitUntil(dock.save_button.isEnabled, timeout=10_000)
+
+
+def test_a_model_on_an_encoder(viewer, tmp_path, home, tiny_model, open_compare, qtbot, monkeypatch, rng):
+    """Pruning cuts its encoder too; what the table counts is what the file then holds."""
+    pytest.importorskip("timm")
+    from napari_unetpp.model.backbones import encoder_spec
+
+    spec = encoder_spec("resnet18", depth=2, decoder_widths=(4, 4))
+    made = replace(tiny_model(), spec=spec, network=UNetPlusPlus(spec).eval())
+    whole = load_model(save_model(made, user_folder() / "tiny.safetensors"), "cpu")
+    Prediction(tmp_path, whole, rng, (40, 52)).fill().show(viewer)
+    monkeypatch.setattr("napari_unetpp.gui.compare_speed._measured", {})
+    monkeypatch.setattr("napari_unetpp.gui.compare_work.NOISE", {2: (64, 64)})
+    dock = open_compare()
+    qtbot.waitUntil(dock.measure_button.isEnabled, timeout=30_000)
+    qtbot.mouseClick(dock.measure_button, LEFT)
+    dock.table.selectRow(0)
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "small.safetensors"), ""))
+    qtbot.mouseClick(dock.save_button, LEFT)
+    qtbot.waitUntil(lambda: dock.job is None and not dock.speed.measuring, timeout=60_000)
+    small = load_model(tmp_path / "small.safetensors", "cpu")
+    image = torch.rand(1, 1, 48, 40)
+    with torch.no_grad():
+        assert torch.equal(small.network(image)[-1], whole.network(image)[0])
+    qtbot.waitUntil(lambda: not dock._showing.isActive(), timeout=10_000)
+    sizes = [sum(p.numel() for p in model.network.parameters()) for model in (small, whole)]
+    assert [row.parameters for row in dock.rows] == [*sizes, sizes[1]]
+    assert all(row.seconds > 0 for row in dock.rows)
 
 
 def test_a_model_that_is_gone(viewer, prediction, open_compare, qtbot):

@@ -1,5 +1,7 @@
 """The Train dock's choice of an encoder, and what follows from it."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -39,6 +41,28 @@ def test_an_encoder_takes_the_place_of_a_preset(form):
     assert "encoder_weights" not in form.choices().options
     form.ndim.setCurrentIndex(form.ndim.findData(3))
     assert not form.encoder.isVisible()
+
+
+def test_a_network_goes_on_with_patches_of_the_shape_that_somebody_chose_for_it(form):
+    from napari_unetpp.gui.catalogue import ModelChoice
+    from napari_unetpp.model.card import Card
+    from napari_unetpp.model.checkpoint import Header
+    from napari_unetpp.model.intensity import Intensity
+    from napari_unetpp.model.spec import NetworkSpec
+
+    for name, ndim, patch in (("plane", 2, 64), ("volume", 3, [16, 96, 96])):
+        card = Card(name, (), tiling={"kind": "overlap", "patch": patch})
+        form._models[name] = ModelChoice(name, Path(name), Header(NetworkSpec(ndim=ndim), Intensity(), card))
+        form.start.addItem(name)
+    form.start.setCurrentText("volume")
+    assert form.choices().options["patch"] == (16, 96, 96)
+    form.start.setCurrentText("plane")
+    assert form.choices().options["patch"] == 96
+    form.patch.setText("8,64,64")  # by hand: what is chosen stays, and is told where it does not fit
+    assert "the network is 2D" in form.problem()
+    form.start.setCurrentText("volume")
+    assert form.problem() == ""
+    assert form.choices().options["patch"] == (8, 64, 64)
 
 
 def test_without_timm_it_says_what_to_install(form, monkeypatch):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from napari_unetpp.gui.train_command import command_line
+from napari_unetpp.gui.train_fields import PatchField
 from napari_unetpp.gui.train_labels import EACH, EVERY, PairFacts, look_at_pair, targets_of
 from napari_unetpp.gui.train_pairs import PairRequest, match_files
 from napari_unetpp.gui.train_pictures import tiled
@@ -15,7 +16,7 @@ from napari_unetpp.gui.train_unfinished import hold_request, rebuild, unfinished
 from napari_unetpp.gui.train_work import Scratch, TrainRequest
 from napari_unetpp.stacks import open_stack
 from napari_unetpp.training.compare import Row
-from napari_unetpp.training.options import BatchDone, EpochDone
+from napari_unetpp.training.options import BatchDone, EpochDone, TrainOptions
 
 
 def names(pairs):
@@ -122,11 +123,42 @@ def test_the_command_is_understood_by_the_command_line(home, tmp_path, monkeypat
     from napari_unetpp.cli import app
 
     new = Scratch("unet++", width=2, depth=2, ndim=2)
-    for asked in (request(new, foreground=0, balance=True), request(Path("tiny"), trainable="heads", foreground=2)):
+    for asked in (
+        request(new, foreground=0, balance=True, patch=(16, 32)),
+        request(Path("tiny"), trainable="heads", foreground=2, patch=64),
+    ):
         words = shlex.split(command_line(asked, [(Path("a.tif"), Path("b.tif"))], {"--axes": "yx"}))
         result = CliRunner().invoke(app, words[1:])
         assert result.exit_code == 1, result.output
         assert "a.tif" in result.output
+
+
+def test_a_patch_is_one_number_or_one_for_each_axis(qtbot):
+    """What the field says is what a run of the command line takes; see `TrainOptions.extents`."""
+    field = PatchField("")
+    qtbot.addWidget(field)
+    written = {
+        "96": 96,
+        " 16x96x96": (16, 96, 96),
+        "16 \u00d7 96 \u00d7 96": (16, 96, 96),
+        "8,64, 64": (8, 64, 64),
+        "8 64": (8, 64),
+    }
+    for text, value in written.items():
+        field.setText(text)
+        assert field.value() == value
+        field.setValue(value)
+        assert field.value() == value
+        for ndim in (2, 3):
+            try:
+                TrainOptions(patch=value).extents(ndim)
+                assert field.problem(ndim) == ""
+            except ValueError:
+                assert f"the network is {ndim}D" in field.problem(ndim)
+    for text in ("", "x", "96 x", "0", "1 x 16", "16.5", "-16", "99999", "large"):
+        field.setText(text)
+        assert field.value() is None
+        assert "16 x 96 x 96" in field.problem(2)
 
 
 def test_a_run_is_written_down_and_found_again(home):

@@ -15,7 +15,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_unetpp.gui.compare_reference import reference_from_layer, touched_tiles
 from napari_unetpp.gui.compare_work import Asked, Counted, Opened, Turn, count
-from napari_unetpp.gui.jobs import Job, JobError
+from napari_unetpp.gui.jobs import Job, JobError, start_job
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -130,13 +130,14 @@ class Counting(QObject):
             scored=None if self.score is None else self.score.counted.copy(),
         )
         self._found = False
-        self._job = Job(count(asked), self)
-        self._job.yielded.connect(self._on_event)
-        self._job.returned.connect(self._on_turn)
-        self._job.failed.connect(self._on_failed)
-        self._job.cancelled.connect(self._on_cancelled)
-        self._job.finished.connect(self._job.deleteLater)
-        self._job.start()
+        self._job = start_job(
+            count(asked),
+            self,
+            yielded=self._on_event,
+            returned=self._on_turn,
+            failed=self._on_failed,
+            cancelled=self._on_cancelled,
+        )
 
     def _abandon(self) -> None:
         """Hear no more of the turn under way."""

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qtpy.QtCore import QSignalBlocker, QSize, Qt
-from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QComboBox,
@@ -29,7 +28,7 @@ from qtpy.QtWidgets import (
 from napari_unetpp.gui.compare_rows import LevelRow, cell
 from napari_unetpp.gui.comparison import ENSEMBLE, Level, level_name
 from napari_unetpp.gui.dock import Dock
-from napari_unetpp.gui.fields import combo_box, wrapping_label
+from napari_unetpp.gui.fields import combo_box, swatch, wrapping_label
 from napari_unetpp.gui.level_colors import LEVEL_COLORS
 from napari_unetpp.gui.segment_panel import WIDTH
 from napari_unetpp.gui.status import StatusLabel
@@ -117,7 +116,7 @@ class LevelTable(QTableWidget):
             text = level_name(row.level) + (" ✓" if is_advised else "") if name == "level" else cell(row, name)
             item = QTableWidgetItem(text)
             if name == "level":
-                item.setData(Qt.ItemDataRole.DecorationRole, QColor(LEVEL_COLORS.get(row.level, "#ffffff")))
+                item.setIcon(swatch(LEVEL_COLORS.get(row.level, "#ffffff")))
             else:
                 item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
             font = self.font()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QObject, Signal
 
 from napari_unetpp.gui.compare_work import Measured, measure
-from napari_unetpp.gui.jobs import Job
+from napari_unetpp.gui.jobs import Job, start_job
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,11 +47,13 @@ class Speed(QObject):
         if self._job is not None:
             return
         self._sha256 = sha256
-        self._job = Job(measure(model, tuple(levels)), self)
-        self._job.yielded.connect(self._on_measured)
-        self._job.failed.connect(self.failed)
-        self._job.finished.connect(self._on_finished)
-        self._job.start()
+        self._job = start_job(
+            measure(model, tuple(levels)),
+            self,
+            yielded=self._on_measured,
+            failed=self.failed,
+            finished=self._on_finished,
+        )
         self.changed.emit()
 
     def stop(self) -> None:
@@ -66,7 +68,5 @@ class Speed(QObject):
         self.changed.emit()
 
     def _on_finished(self) -> None:
-        if self._job is not None:
-            self._job.deleteLater()
         self._job = self.progress = None
         self.changed.emit()

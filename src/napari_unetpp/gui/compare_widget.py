@@ -20,7 +20,7 @@ from napari_unetpp.gui.compare_rows import Advice, LevelRow, advise, level_rows,
 from napari_unetpp.gui.compare_speed import Speed
 from napari_unetpp.gui.compare_work import Described, describe
 from napari_unetpp.gui.comparison import ENSEMBLE
-from napari_unetpp.gui.jobs import Job, JobError
+from napari_unetpp.gui.jobs import Job, JobError, start_job
 from napari_unetpp.gui.layers import LevelLayers, predictions_in
 from napari_unetpp.gui.models_work import Changed, prune_to
 from napari_unetpp.gui.shared import shared
@@ -139,10 +139,7 @@ class CompareWidget(ComparePanel):
         assert self.levels is not None
         if self._described.sha256 != self._sha256():
             self._described = Described(problem="Looking for the model …")
-        job = Job(describe(self.levels.store.record), self)
-        job.yielded.connect(self._on_described)
-        job.finished.connect(job.deleteLater)
-        job.start()
+        start_job(describe(self.levels.store.record), self, yielded=self._on_described)
 
     def _on_described(self, described: Described) -> None:
         if described.sha256 == self._sha256():  # else another prediction was chosen meanwhile
@@ -247,12 +244,10 @@ class CompareWidget(ComparePanel):
     def _start(self, steps: Generator[Any], text: str) -> None:
         if self.job is None:
             self.say(text)
-            self.job = Job(steps, self)
-            self.job.yielded.connect(self._on_written)
-            self.job.failed.connect(self._on_failed)
-            self.job.finished.connect(self._on_finished)
+            self.job = start_job(
+                steps, self, yielded=self._on_written, failed=self._on_failed, finished=self._on_finished
+            )
             self._allow()
-            self.job.start()
 
     def _on_written(self, event: Changed | str) -> None:
         self.say(event if isinstance(event, str) else event.text)
@@ -260,9 +255,7 @@ class CompareWidget(ComparePanel):
             shared.models_changed.emit()  # this dock hears it as well
 
     def _on_finished(self) -> None:
-        if self.job is not None:
-            self.job.deleteLater()
-            self.job = None
+        self.job = None
         self._allow()
 
     def _on_failed(self, error: JobError) -> None:

@@ -8,7 +8,7 @@ from qtpy.compat import isalive
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_unetpp.gui.correct_work import count
-from napari_unetpp.gui.jobs import Job
+from napari_unetpp.gui.jobs import Job, start_job
 
 if TYPE_CHECKING:
     from napari_unetpp.box import Box
@@ -76,12 +76,14 @@ class Counting(QObject):
 
     def _start(self, boxes: list[Box] | None) -> None:
         assert self._opened is not None
-        self._job = Job(count(self._opened.corrections, boxes), self)
-        self._job.yielded.connect(self._on_counted)
-        self._job.returned.connect(self._on_all)
-        self._job.failed.connect(self.failed)
-        self._job.finished.connect(self._on_finished)
-        self._job.start()
+        self._job = start_job(
+            count(self._opened.corrections, boxes),
+            self,
+            yielded=self._on_counted,
+            returned=self._on_all,
+            failed=self.failed,
+            finished=self._on_finished,
+        )
 
     def _drop_job(self) -> None:
         if self._job is not None:
@@ -90,7 +92,6 @@ class Counting(QObject):
             job.returned.disconnect(self._on_all)
             job.failed.disconnect(self.failed)
             job.finished.disconnect(self._on_finished)
-            job.finished.connect(job.deleteLater)
             job.cancel()
 
     def _on_counted(self, found: dict[tuple[int, ...], int]) -> None:
@@ -100,8 +101,6 @@ class Counting(QObject):
         self.complete = True
 
     def _on_finished(self) -> None:
-        if self._job is not None:
-            self._job.deleteLater()
         self._job = None
         self._count_fresh()
         self.changed.emit()

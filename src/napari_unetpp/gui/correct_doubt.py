@@ -13,7 +13,7 @@ from qtpy.QtCore import QObject, Signal
 
 from napari_unetpp.box import Box
 from napari_unetpp.gui.correct_work import rank
-from napari_unetpp.gui.jobs import Job, JobError
+from napari_unetpp.gui.jobs import Job, JobError, start_job
 from napari_unetpp.gui.versions import camera_of
 
 if TYPE_CHECKING:
@@ -75,12 +75,14 @@ class DoubtTour(QObject):
         elif self._job is None:
             self._step = by
             self.percent = 0
-            self._job = Job(rank(self._store, self.method, self._opened.corrections.reviewed), self)
-            self._job.yielded.connect(self._on_percent)
-            self._job.returned.connect(self._on_ranked)
-            self._job.failed.connect(self._on_failed)
-            self._job.finished.connect(self._on_finished)
-            self._job.start()
+            self._job = start_job(
+                rank(self._store, self.method, self._opened.corrections.reviewed),
+                self,
+                yielded=self._on_percent,
+                returned=self._on_ranked,
+                failed=self._on_failed,
+                finished=self._on_finished,
+            )
             self.changed.emit()
 
     def stop(self) -> None:
@@ -94,7 +96,6 @@ class DoubtTour(QObject):
                 (job.finished, self._on_finished),
             ):
                 signal.disconnect(slot)
-            job.finished.connect(job.deleteLater)
             job.cancel()
 
     @property
@@ -135,8 +136,6 @@ class DoubtTour(QObject):
         self.failed.emit(error)
 
     def _on_finished(self) -> None:
-        if self._job is not None:
-            self._job.deleteLater()
         self._job, self.percent = None, None
         self.changed.emit()
 

@@ -21,7 +21,7 @@ from napari_unetpp.gui.correct_reviewed import Outlines
 from napari_unetpp.gui.correct_work import Filled, fill
 from napari_unetpp.gui.fields import note_label, wrapping_label
 from napari_unetpp.gui.image_layer import slice_box
-from napari_unetpp.gui.jobs import Job, JobError
+from napari_unetpp.gui.jobs import JobError, start_job
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -114,11 +114,7 @@ class ReviewBox(QGroupBox):
         if self._opened is None:
             return
         if self._opened.corrections.unpainted == "ignore":
-            job = Job(fill(self._opened.corrections, box), self)
-            job.yielded.connect(self._on_filled)
-            job.failed.connect(self.failed)
-            job.finished.connect(job.deleteLater)
-            job.start()
+            start_job(fill(self._opened.corrections, box), self, yielded=self._on_filled, failed=self.failed)
         else:
             self._change(self._opened.corrections.mark, box)
 

@@ -21,7 +21,7 @@ from napari_unetpp.gui.correct_panel import CorrectPanel
 from napari_unetpp.gui.correct_predictions import FOREGROUND, classes_of, is_news, prediction_of, proposed_of
 from napari_unetpp.gui.correct_work import Arrived, Request, make, open_at, take_over
 from napari_unetpp.gui.image_layer import stack_from_layer, visible_box
-from napari_unetpp.gui.jobs import Job, JobError
+from napari_unetpp.gui.jobs import Job, JobError, start_job
 from napari_unetpp.gui.layers import LevelLayers, hide_others
 from napari_unetpp.gui.status import report
 from napari_unetpp.gui.versions import unwrapped
@@ -197,12 +197,8 @@ class CorrectWidget(CorrectPanel):
     def _start(self, steps: Generator[Any], text: str) -> None:
         self._kept = ""
         self.say(text)
-        self.job = Job(steps, self)
-        self.job.yielded.connect(self._on_event)
-        self.job.failed.connect(self._on_failed)
-        self.job.finished.connect(self._on_finished)
+        self.job = start_job(steps, self, yielded=self._on_event, failed=self._on_failed, finished=self._on_finished)
         self._allow()
-        self.job.start()
 
     def _on_event(self, event: Corrections | Arrived) -> None:
         if isinstance(event, Corrections):
@@ -235,9 +231,7 @@ class CorrectWidget(CorrectPanel):
         report(error)
 
     def _on_finished(self) -> None:
-        if self.job is not None:
-            self.job.deleteLater()
-            self.job = None
+        self.job = None
         self.show_progress(0, 0)
         self._draw()
         self._allow()

@@ -25,7 +25,7 @@ from qtpy.QtCore import QObject, Signal
 from superqt.utils import GeneratorWorker
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +113,22 @@ class Job(QObject):
     def _on_warned(self, warning: tuple[Any, ...]) -> None:
         message, category = warning[:2]
         log.warning("%s: %s", category.__name__, message)
+
+
+def start_job(steps: Generator[Any, None, Any], parent: QObject, **slots: Callable[..., object]) -> Job:
+    """A job under way, which goes when it is finished.
+
+    Parameters
+    ----------
+    slots
+        What its signals call, by their names.
+    """
+    job = Job(steps, parent)
+    for name, slot in slots.items():
+        getattr(job, name).connect(slot)
+    job.finished.connect(job.deleteLater)
+    job.start()
+    return job
 
 
 class _Worker(GeneratorWorker):

@@ -19,7 +19,7 @@ from qtpy.QtCore import QObject
 from qtpy.QtWidgets import QFileDialog
 
 from napari_unetpp._reader import LayerData, read_tiff_layers
-from napari_unetpp.gui.jobs import Job, JobError
+from napari_unetpp.gui.jobs import JobError, start_job
 from napari_unetpp.gui.versions import unwrapped
 
 if TYPE_CHECKING:
@@ -46,11 +46,9 @@ class Opening(QObject):
         super().__init__(window)
         self._viewer = viewer
         self._bar = progress(total=0, desc=f"Opening {paths[0].name}" if len(paths) == 1 else "Opening files")
-        self.job = Job(_read(paths), self)
-        self.job.yielded.connect(self._on_read)
-        self.job.failed.connect(self._on_failed)
-        self.job.finished.connect(self._on_finished)
-        self.job.start()
+        self.job = start_job(
+            _read(paths), self, yielded=self._on_read, failed=self._on_failed, finished=self._on_finished
+        )
 
     def _on_read(self, found: list[LayerData] | str) -> None:
         if isinstance(found, str):

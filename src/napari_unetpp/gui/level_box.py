@@ -18,7 +18,8 @@ from napari_unetpp.gui.fields import note_label
 from napari_unetpp.gui.layers import LevelLayers, hide_others, predictions_in
 from napari_unetpp.gui.level_slider import LevelSlider, bind_level_keys
 from napari_unetpp.gui.level_views import LevelViews
-from napari_unetpp.gui.live_view import LiveView, Subject
+from napari_unetpp.gui.live_subject import Subject
+from napari_unetpp.gui.live_view import LiveView
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

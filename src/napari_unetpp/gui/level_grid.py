@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from napari.layers import Image
 from qtpy.QtCore import QTimer
 
-from napari_unetpp.gui.placing import select, selection_kept
+from napari_unetpp.gui.placing import remove, select, selection_kept
 from napari_unetpp.gui.versions import camera_of, grid_of
 
 if TYPE_CHECKING:
@@ -182,9 +182,7 @@ class LevelGrid:
     def _remove_copies(self, viewer: Viewer) -> None:
         gone, self._copies = self._copies, []
         with self._putting(viewer):
-            for copy in gone:
-                if copy in viewer.layers:
-                    viewer.layers.remove(copy)
+            remove(viewer, gone)
 
     @contextmanager
     def _putting(self, viewer: Viewer) -> Iterator[None]:

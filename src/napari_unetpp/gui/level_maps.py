@@ -18,7 +18,7 @@ from napari.layers import Image
 from napari.utils import Colormap
 
 from napari_unetpp.gui.level_colors import label_colors
-from napari_unetpp.gui.placing import placement, selection_kept
+from napari_unetpp.gui.placing import placement, remove, selection_kept
 from napari_unetpp.inference.labels import LazyView, disagreement_view, probability_view
 
 if TYPE_CHECKING:
@@ -112,9 +112,7 @@ def _remove(levels: LevelLayers, maps: list[Image]) -> None:
     if viewer is None:
         return
     with selection_kept(viewer):
-        for layer in maps:
-            if layer in viewer.layers:
-                viewer.layers.remove(layer)
+        remove(viewer, maps)
 
 
 def _foreground(store: PredictionStore) -> range:

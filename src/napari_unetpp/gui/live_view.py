@@ -2,56 +2,32 @@
 
 Decides, in this order: what is followed (`LiveView.watch`), when a view is looked at anew (after the
 last movement, so that scrolling through ten slices asks for one), how the one job goes, and what
-becomes of its answers. How they are drawn is in `live_layer.py`.
+becomes of its answers. What there is to look at is in `live_subject.py`, how answers are drawn in `live_layer.py`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_unetpp.gui.comparison import HeadComparison, Level
-from napari_unetpp.gui.image_layer import stack_from_layer, visible_box
-from napari_unetpp.gui.jobs import Job, JobError
-from napari_unetpp.gui.live import LiveSession, Looked, View, look
+from napari_unetpp.gui.image_layer import stack_from_layer
+from napari_unetpp.gui.jobs import Job, JobError, start_job
+from napari_unetpp.gui.live import LiveSession, Looked, look
 from napari_unetpp.gui.live_layer import LiveLayer
+from napari_unetpp.gui.live_subject import Subject, view_of
 from napari_unetpp.gui.status import report
-from napari_unetpp.gui.versions import camera_of, grid_of
+from napari_unetpp.gui.versions import camera_of
 
 if TYPE_CHECKING:
     from napari import Viewer
-    from napari.layers import Image
 
     from napari_unetpp.box import Box
-    from napari_unetpp.gui.catalogue import ModelChoice
     from napari_unetpp.inference.store import PredictionStore
 
 SETTLE_MS = 60  # of rest before a view is looked at: less than one notices, more than a wheel's clicks are apart
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """What the dock is about to predict; what is None is not chosen, or not as it should be.
-
-    Attributes
-    ----------
-    axes : str
-        Of the image's data, checked.
-    level : int
-        The deepest to choose from.
-    """
-
-    image: Image | None = None
-    axes: str = ""
-    model: ModelChoice | None = None
-    device: str = "auto"
-    level: int = 0
-
-    @property
-    def complete(self) -> bool:
-        return self.image is not None and self.model is not None and bool(self.axes)
 
 
 class LiveView(QObject):
@@ -214,42 +190,23 @@ class LiveView(QObject):
             self._settle.start(0)
 
     def _look(self) -> None:
-        session, comparison, image = self._session, self._comparison, self._image
-        if session is None or comparison is None or image is None or not self._possible(image, comparison):
+        session, comparison, subject = self._session, self._comparison, self._subject
+        view = view_of(self.viewer, subject, comparison) if session is not None and comparison is not None else None
+        if session is None or view is None:
             self._hide()
-            return
-        box = visible_box(self.viewer, image, self._subject.axes)
-        if box.shape[-2:] == (1, 1):  # nothing was drawn yet, so that napari does not know what is on the screen
+        elif view.box.shape[-2:] == (1, 1):  # nothing was drawn yet, so that napari does not know what is on the screen
             self._on_moved()
-            return
-        view = View(box, comparison.level, comparison.heads, comparison.threshold)
-        if view != session.wanted:
+        elif view != session.wanted:
             session.wanted = view
             if self._job is None:
                 self._start(session)
 
-    @property
-    def _image(self) -> Image | None:
-        """What is followed, as long as the viewer has it."""
-        image = self._subject.image
-        return image if image is not None and image in self.viewer.layers else None
-
-    def _possible(self, image: Image, comparison: HeadComparison) -> bool:
-        """Whether the screen shows a plane of the image, and labels are wanted on it."""
-        dims = self.viewer.dims
-        offset = dims.ndim - image.ndim
-        shown = {self._subject.axes[axis - offset] for axis in dims.displayed if axis >= offset}
-        gridded = grid_of(self.viewer).enabled  # where it would have a place of its own
-        return comparison.visible and dims.ndisplay == 2 and shown == {"y", "x"} and not gridded
-
     # The work
 
     def _start(self, session: LiveSession) -> None:
-        self._job = Job(look(session), self)
-        self._job.yielded.connect(self._on_event)
-        self._job.failed.connect(self._on_failed)
-        self._job.finished.connect(self._on_finished)
-        self._job.start()
+        self._job = start_job(
+            look(session), self, yielded=self._on_event, failed=self._on_failed, finished=self._on_finished
+        )
 
     def _on_event(self, event: object) -> None:
         self.busy.emit()
@@ -263,10 +220,7 @@ class LiveView(QObject):
         report(error)
 
     def _on_finished(self) -> None:
-        session, job = self._session, self._job
-        self._job = None
-        if job is not None:
-            job.deleteLater()
+        session, self._job = self._session, None
         # what was wanted since the job looked for the last time
         if session is not None and session.wanted is not None and session.wanted is not session.served:
             self._start(session)
@@ -275,7 +229,7 @@ class LiveView(QObject):
 
     def _show(self, looked: Looked) -> None:
         assert self._session is not None
-        if (image := self._image) is None:
+        if (image := self._subject.image_in(self.viewer)) is None:
             return
         self.reached = looked.reached
         self.layer.show(image, self._subject.axes, self._session.stack, looked)
@@ -304,5 +258,5 @@ class LiveView(QObject):
             self.layer.remove()
 
     def _tell_removed(self) -> None:
-        if self._image is not None:
+        if self._subject.image_in(self.viewer) is not None:
             self.removed.emit()

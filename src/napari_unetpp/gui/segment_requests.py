@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from napari_unetpp.gui.command import CommandRequest
 from napari_unetpp.gui.image_layer import check_axes, finest, shapes_box, slice_box, stack_from_layer, visible_box
-from napari_unetpp.gui.live_view import Subject
+from napari_unetpp.gui.live_subject import Subject
 from napari_unetpp.gui.segment_form import SCREEN, SLICE, WHOLE, Choices, SegmentForm
 from napari_unetpp.gui.segmenting import Request, store_stem
 

@@ -18,7 +18,7 @@ from napari_unetpp.box import Box
 from napari_unetpp.gui.catalogue import Catalogue, look_around
 from napari_unetpp.gui.command import describe_command
 from napari_unetpp.gui.comparison import HeadComparison
-from napari_unetpp.gui.jobs import Job, JobError
+from napari_unetpp.gui.jobs import Job, JobError, start_job
 from napari_unetpp.gui.layers import LevelLayers, add_levels, predictions_in
 from napari_unetpp.gui.preferences import preferences
 from napari_unetpp.gui.progress import RunProgress
@@ -108,11 +108,7 @@ class SegmentWidget(SegmentPanel):
         """Find models and devices, at first and whenever the models have changed."""
         if not isalive(self):
             return
-        look = Job(look_around(), self)
-        look.yielded.connect(self._on_catalogue)
-        look.failed.connect(self._on_failed)
-        look.finished.connect(self._on_looked)
-        look.start()
+        start_job(look_around(), self, yielded=self._on_catalogue, failed=self._on_failed, finished=self._on_looked)
 
     def _on_catalogue(self, catalogue: Catalogue) -> None:
         shown = self.levels.store.record.get("model") if self.levels is not None else None
@@ -163,14 +159,16 @@ class SegmentWidget(SegmentPanel):
         self._chosen, self._progress, self._error = chosen, RunProgress(), None
         self.show_progress(0, 0)
         self._enter("running", "Loading the model …")
-        self.job = Job(segment(request), self)
-        self.job.yielded.connect(self._on_event)
-        self.job.returned.connect(self._on_returned)
-        self.job.cancelled.connect(self._on_cancelled)
-        self.job.failed.connect(self._on_failed)
-        self.job.finished.connect(self._on_finished)
+        self.job = start_job(
+            segment(request),
+            self,
+            yielded=self._on_event,
+            returned=self._on_returned,
+            cancelled=self._on_cancelled,
+            failed=self._on_failed,
+            finished=self._on_finished,
+        )
         self._pace = request.pace
-        self.job.start()
 
     def pause(self) -> None:
         """Hold the run, or go on with it."""
@@ -198,11 +196,7 @@ class SegmentWidget(SegmentPanel):
         except ValueError as error:
             self.say(str(error), error=True)
             return
-        job = Job(describe_command(request), self)
-        job.yielded.connect(self._on_command)
-        job.failed.connect(self._on_no_command)
-        job.finished.connect(job.deleteLater)
-        job.start()
+        start_job(describe_command(request), self, yielded=self._on_command, failed=self._on_no_command)
 
     def _on_command(self, line: str) -> None:
         QApplication.clipboard().setText(line)
@@ -254,9 +248,7 @@ class SegmentWidget(SegmentPanel):
             show_details(self, self._error)
 
     def _on_finished(self) -> None:
-        if self.job is not None:
-            self.job.deleteLater()
-            self.job = None
+        self.job = None
         self._pace = None
         self._follow()
 

@@ -96,6 +96,6 @@ def command_line(
     for key, option in OPTIONS.items():
         value = request.options.get(key, USUAL.get(key))
         if value != USUAL.get(key):
-            words += [option, str(value)]
+            words += [option, str(value) if not isinstance(value, tuple | list) else ",".join(map(str, value))]
     words += ["--balance"] * bool(request.options.get("balance")) + ["--replay-known"] * request.replay
     return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)

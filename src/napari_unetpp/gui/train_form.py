@@ -29,6 +29,7 @@ SCRATCH = "From scratch"
 TIMM_MISSING = 'Encoders need timm: pip install "napari-unetpp[backbones]".'
 VOLUMETRIC = tuple(name for name in PRESET_NAMES if "v-net" in name or name.startswith("vnet"))
 # A fine-tuning on a laptop is over in minutes; who trains from scratch has patience.
+PATCH = 96  # as in the papers
 TUNING, ANEW = {"epochs": 10, "patience": 6}, {"epochs": 100, "patience": 20}
 
 
@@ -52,11 +53,11 @@ class TrainForm(FormFields):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._models: dict[str, ModelChoice] = {}
-        self._named_by_hand = self._counted_by_hand = self._target_by_hand = False
+        self._named_by_hand = self._counted_by_hand = self._target_by_hand = self._cut_by_hand = False
         self.epochs.setValue(TUNING["epochs"])
         self.patience.setValue(TUNING["patience"])
         self.steps.setValue(20)
-        self.patch.setValue(96)
+        self.patch.setValue(PATCH)
         self.rate.setValue(1e-3)  # with the cosine: the best on few slices (docs/training.md)
         self.set_targets([("every label is the class", EVERY)])
         self._connect()
@@ -75,8 +76,9 @@ class TrainForm(FormFields):
         self.ndim.currentIndexChanged.connect(self._on_encoder)
         for combo in (self.trainable, self.augmentation, self.device):
             combo.currentIndexChanged.connect(self._emit_changed)
-        for number in (self.width, self.depth, self.steps, self.batch, self.patch, self.rate, self.seed):
+        for number in (self.width, self.depth, self.steps, self.batch, self.rate, self.seed):
             number.valueChanged.connect(self._emit_changed)
+        self.patch.textChanged.connect(self._on_patch)
         for text in (self.classes, self.name):
             text.textChanged.connect(self._emit_changed)
         for box in (self.balance, self.replay, self.pretrained):
@@ -141,7 +143,7 @@ class TrainForm(FormFields):
         """
         if not self.start.count():
             return "Looking for models …"
-        names = self.class_names()
+        names, model = self.class_names(), self.parent_choice()
         if self.from_scratch:
             if self.encoder_name() and find_spec("timm") is None:
                 return TIMM_MISSING
@@ -153,6 +155,8 @@ class TrainForm(FormFields):
                 )
             if self.target.currentData() != EACH and len(names) > 1:
                 return f"One class is learned; name one (now {len(names)})."
+        if text := self.patch.problem(model.header.spec.ndim if model and model.header else self.ndim.currentData()):
+            return text
         try:
             check_name(self.name.text())
             check_free(self.name.text())
@@ -208,6 +212,10 @@ class TrainForm(FormFields):
             self.classes.setModified(False)
         if not self._named_by_hand:
             self.suggest_name()
+        if not self._cut_by_hand:
+            own = model.header.card.tiling.get("patch") if model is not None and model.header is not None else None
+            with QSignalBlocker(self.patch):
+                self.patch.setValue(tuple(own) if isinstance(own, list) else PATCH)  # a shape that somebody chose
         if not self._counted_by_hand:
             for field, key in ((self.epochs, "epochs"), (self.patience, "patience")):
                 with QSignalBlocker(field):
@@ -253,6 +261,10 @@ class TrainForm(FormFields):
 
     def _on_name(self) -> None:
         self._named_by_hand = True
+
+    def _on_patch(self) -> None:
+        self._cut_by_hand = True
+        self.changed.emit()
 
     def _on_count(self) -> None:
         self._counted_by_hand = True

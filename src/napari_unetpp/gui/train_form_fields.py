@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_unetpp.gui.fields import combo_box, group, note_label, rows, stacked
-from napari_unetpp.gui.train_fields import number_box
+from napari_unetpp.gui.train_fields import PatchField, number_box
 from napari_unetpp.model.presets import PRESET_NAMES
 
 TRAINABLE = {"all": "everything", "decoder": "decoder and heads", "heads": "heads only"}
@@ -79,7 +79,10 @@ class FormFields(QWidget):
         self.more_button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
         self.steps = number_box(1, 100_000, "Batches in an epoch, after which the held-out part is scored.")
         self.batch = number_box(0, 4096, "Patches in a batch.", "automatic")
-        self.patch = number_box(2, 4096, "Edge of a patch in voxels, a multiple of 2 to the power of the depth.")
+        self.patch = PatchField(
+            "Voxels of a patch, multiples of 2 to the power of the depth: one number,\n"
+            "or one for each of z, y, x where slices are thick, as in 16 x 96 x 96."
+        )
         self.rate = QDoubleSpinBox()
         self.rate.setDecimals(6)
         self.rate.setRange(1e-6, 1)

@@ -10,7 +10,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from napari_unetpp.gui.fields import wrapping_label
-from napari_unetpp.gui.jobs import Job, JobError
+from napari_unetpp.gui.jobs import JobError, start_job
 from napari_unetpp.gui.train_pairs import PairRequest
 from napari_unetpp.gui.train_reopen import open_again
 from napari_unetpp.gui.train_unfinished import Unfinished, discard_run, rebuild, unfinished
@@ -87,11 +87,7 @@ class LeftRuns(QWidget):
         self.discarded.emit(name)
 
     def _do(self, steps: Any, slot: Any) -> None:
-        job = Job(steps, self)
-        job.yielded.connect(slot)
-        job.failed.connect(self._on_failed)
-        job.finished.connect(job.deleteLater)
-        job.start()
+        start_job(steps, self, yielded=slot, failed=self._on_failed)
 
     def _on_failed(self, error: JobError) -> None:
         self.failed.emit(error)

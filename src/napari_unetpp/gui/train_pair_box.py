@@ -24,7 +24,7 @@ from qtpy.QtWidgets import (
 
 from napari_unetpp.gui.fields import combo_box, note_label, rows, stacked
 from napari_unetpp.gui.image_layer import suggest_axes
-from napari_unetpp.gui.jobs import Job, JobError
+from napari_unetpp.gui.jobs import Job, JobError, start_job
 from napari_unetpp.gui.train_labels import PairFacts, facts_text, look_at_pair
 from napari_unetpp.gui.train_pair_list import PairList
 from napari_unetpp.gui.train_pairs import (
@@ -249,11 +249,13 @@ class PairBox(QGroupBox):
         self._reading = next((pair for pair in self.pairs if pair not in self.facts), None)
         if self._reading is None:
             return
-        self._job = Job(look_at_pair(self._reading.request()), self)
-        self._job.yielded.connect(self._on_read)
-        self._job.failed.connect(self._on_unreadable)
-        self._job.finished.connect(self._on_finished)
-        self._job.start()
+        self._job = start_job(
+            look_at_pair(self._reading.request()),
+            self,
+            yielded=self._on_read,
+            failed=self._on_unreadable,
+            finished=self._on_finished,
+        )
 
     def _on_read(self, event: PairFacts | int) -> None:
         if isinstance(event, PairFacts) and self._reading in self.pairs:
@@ -269,9 +271,7 @@ class PairBox(QGroupBox):
         self.refused.emit(str(error))
 
     def _on_finished(self) -> None:
-        if self._job is not None:
-            self._job.deleteLater()
-            self._job = None
+        self._job = None
         self._read_next()
 
     def stop(self) -> None:

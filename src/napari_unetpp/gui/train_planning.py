@@ -14,7 +14,7 @@ from qtpy.compat import isalive
 from qtpy.QtWidgets import QApplication
 
 from napari_unetpp.gui.catalogue import Catalogue, look_around
-from napari_unetpp.gui.jobs import Job, JobError
+from napari_unetpp.gui.jobs import Job, JobError, start_job
 from napari_unetpp.gui.segment_panel import show_details
 from napari_unetpp.gui.status import report
 from napari_unetpp.gui.train_command import describe_command
@@ -80,11 +80,7 @@ class TrainPlanning(TrainPanel):
         """Find models and devices, at first and whenever the models have changed."""
         if not isalive(self):
             return
-        job = Job(look_around(), self)
-        job.yielded.connect(self._on_catalogue)
-        job.failed.connect(self._on_look_failed)
-        job.finished.connect(job.deleteLater)
-        job.start()
+        start_job(look_around(), self, yielded=self._on_catalogue, failed=self._on_look_failed)
 
     def _on_catalogue(self, catalogue: Catalogue) -> None:
         before = self._chosen()
@@ -188,11 +184,9 @@ class TrainPlanning(TrainPanel):
         self.show_progress(0, 0)
         self.enter("planning", "Making the plan …")
         steps = plan_run(request, measure=then != "patches", resume=then == "resume")
-        self.job = Job(steps, self)
-        self.job.yielded.connect(self._on_plan)
-        self.job.failed.connect(self._on_plan_failed)
-        self.job.finished.connect(self._on_plan_finished)
-        self.job.start()
+        self.job = start_job(
+            steps, self, yielded=self._on_plan, failed=self._on_plan_failed, finished=self._on_plan_finished
+        )
 
     def _on_plan(self, event: Planned | str) -> None:
         if isinstance(event, str):
@@ -205,7 +199,7 @@ class TrainPlanning(TrainPanel):
         self.fail(error)
 
     def _on_plan_finished(self) -> None:
-        self._end_job()
+        self.job = None
         if self.state == "planning":
             self.enter("planned" if self.planned is not None else "idle")
             if self.planned is not None:
@@ -215,11 +209,6 @@ class TrainPlanning(TrainPanel):
         """The plan is there; do what it was made for."""
         if then == "patches":
             self._draw_patches()
-
-    def _end_job(self) -> None:
-        if self.job is not None:
-            self.job.deleteLater()
-            self.job = None
 
     def fail(self, error: JobError) -> None:
         """Tell of an error, in one line and on demand at length."""
@@ -233,11 +222,7 @@ class TrainPlanning(TrainPanel):
 
     def _do(self, steps: Generator[Any], slot: Any) -> None:
         """A small job whose one event goes to a slot; it fails in the status."""
-        job = Job(steps, self)
-        job.yielded.connect(slot)
-        job.failed.connect(self._on_small_failed)
-        job.finished.connect(job.deleteLater)
-        job.start()
+        start_job(steps, self, yielded=slot, failed=self._on_small_failed)
 
     def _on_small_failed(self, error: JobError) -> None:
         self.say(str(error), error=True)

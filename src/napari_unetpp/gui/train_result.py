@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QSize, Qt
-from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QGroupBox,
@@ -22,7 +21,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_unetpp.gui.comparison import level_name
-from napari_unetpp.gui.fields import wrapping_label
+from napari_unetpp.gui.fields import swatch, wrapping_label
 from napari_unetpp.gui.level_colors import LEVEL_COLORS
 from napari_unetpp.gui.train_progress import MEASURES, level_of
 
@@ -71,7 +70,7 @@ class ResultTable(QTableWidget):
         for place, name in enumerate(levels):
             level = level_of(name)
             item = QTableWidgetItem(level_name(level))
-            item.setData(Qt.ItemDataRole.DecorationRole, QColor(LEVEL_COLORS.get(level, "#888888")))
+            item.setIcon(swatch(LEVEL_COLORS.get(level, "#888888")))
             self.setItem(place, 0, item)
             for column, part in enumerate(PARTS):
                 row = table.get((name, part))

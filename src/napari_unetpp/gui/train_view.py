@@ -17,10 +17,11 @@ from qtpy.QtCore import QObject, Signal
 from napari_unetpp.gui.catalogue import ModelChoice, model_choice
 from napari_unetpp.gui.comparison import HeadComparison
 from napari_unetpp.gui.image_layer import suggest_axes
-from napari_unetpp.gui.jobs import Job
+from napari_unetpp.gui.jobs import Job, start_job
 from napari_unetpp.gui.layers import followed_in
 from napari_unetpp.gui.live_layer import LiveLayer
-from napari_unetpp.gui.live_view import LiveView, Subject
+from napari_unetpp.gui.live_subject import Subject
+from napari_unetpp.gui.live_view import LiveView
 from napari_unetpp.gui.train_pairs import LayerPair, TrainPair
 from napari_unetpp.gui.train_swap import segment_docks
 
@@ -88,10 +89,7 @@ class TrainingView(QObject):
             self._again = out
             return
         self._again = None
-        self._job = Job(_read(out), self)
-        self._job.yielded.connect(self._on_read)
-        self._job.finished.connect(self._on_finished)
-        self._job.start()
+        self._job = start_job(_read(out), self, yielded=self._on_read, finished=self._on_finished)
 
     def _on_read(self, choice: ModelChoice) -> None:
         if choice.header is not None and self.comparison is not None:
@@ -99,9 +97,7 @@ class TrainingView(QObject):
             self._watch()
 
     def _on_finished(self) -> None:
-        if self._job is not None:
-            self._job.deleteLater()
-            self._job = None
+        self._job = None
         if self._again is not None:
             self.show_weights(self._again)
 

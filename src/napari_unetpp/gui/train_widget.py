@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from napari_unetpp.gui.jobs import Job
+from napari_unetpp.gui.jobs import start_job
 from napari_unetpp.gui.progress import duration
 from napari_unetpp.gui.shared import shared
 from napari_unetpp.gui.train_planning import BUSY, TrainPlanning
@@ -238,17 +238,15 @@ class TrainWidget(TrainPlanning):
         assert self.planned is not None
         self.show_progress(0, 0)
         self.enter("scoring", f"{self._saved} Comparing it with its parent …")
-        self.job = Job(compare_run(self.planned), self)
-        self.job.yielded.connect(self._on_scored)
-        self.job.failed.connect(self.fail)
-        self.job.finished.connect(self._on_compared)
-        self.job.start()
+        self.job = start_job(
+            compare_run(self.planned), self, yielded=self._on_scored, failed=self.fail, finished=self._on_compared
+        )
 
     def _on_scored(self, table: Any) -> None:
         self.result.show_rows(table.rows, self.curves.measure)
 
     def _on_compared(self) -> None:
-        self._end_job()
+        self.job = None
         self._drop_plan()
         if self.state == "scoring":
             self.enter("done", self._saved)

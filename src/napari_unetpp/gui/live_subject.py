@@ -1,0 +1,57 @@
+"""What the live preview is of: an image under a model (`Subject`), and the part of it that is on the screen (`view_of`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from napari_unetpp.gui.image_layer import visible_box
+from napari_unetpp.gui.live import View
+from napari_unetpp.gui.versions import grid_of
+
+if TYPE_CHECKING:
+    from napari import Viewer
+    from napari.layers import Image
+
+    from napari_unetpp.gui.catalogue import ModelChoice
+    from napari_unetpp.gui.comparison import HeadComparison
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What the dock is about to predict; what is None is not chosen, or not as it should be.
+
+    Attributes
+    ----------
+    axes : str
+        Of the image's data, checked.
+    level : int
+        The deepest to choose from.
+    """
+
+    image: Image | None = None
+    axes: str = ""
+    model: ModelChoice | None = None
+    device: str = "auto"
+    level: int = 0
+
+    @property
+    def complete(self) -> bool:
+        return self.image is not None and self.model is not None and bool(self.axes)
+
+    def image_in(self, viewer: Viewer) -> Image | None:
+        """The image, as long as the viewer has it."""
+        return self.image if self.image is not None and self.image in viewer.layers else None
+
+
+def view_of(viewer: Viewer, subject: Subject, comparison: HeadComparison) -> View | None:
+    """What is on the screen; None unless that is a plane of the image on which labels are wanted."""
+    image, dims = subject.image_in(viewer), viewer.dims
+    gridded = grid_of(viewer).enabled  # where it would have a place of its own
+    if image is None or not comparison.visible or dims.ndisplay != 2 or gridded:
+        return None
+    offset = dims.ndim - image.ndim
+    if {subject.axes[axis - offset] for axis in dims.displayed if axis >= offset} != {"y", "x"}:
+        return None
+    box = visible_box(viewer, image, subject.axes)
+    return View(box, comparison.level, comparison.heads, comparison.threshold)
