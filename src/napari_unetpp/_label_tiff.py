@@ -60,7 +60,7 @@ def save_labels(
     dtype = np.dtype(np.uint8) if dtype.kind == "b" else dtype.newbyteorder("=")
     spacing = _check(path, labels, dtype, axes, spacing_um)
     # In the same folder, since a rename is atomic only within a file system.
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    partial = path.with_name(f".{path.name[:40]}.{uuid.uuid4().hex[:8]}.partial")
     try:
         _write(partial, labels, dtype, axes, spacing)
         partial.replace(path)

@@ -1,15 +1,24 @@
-"""Files that are there as a whole or not at all."""
+"""Files and folders that are there as a whole or not at all.
+
+In this order: a file (`whole_file`), a folder (`whole_folder`), and how one that is not wanted goes away (`remove_folder`).
+"""
 
 from __future__ import annotations
 
+import asyncio
 import os
+import shutil
 import tempfile
+import uuid
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+_NAME = 40  # characters of a name that its temporary neighbour repeats: systems allow 255 bytes in all
+_WAITING = "writes that were begun"  # name of the tasks of `_settled`
 
 
 @contextmanager
@@ -18,7 +27,7 @@ def whole_file(target: Path) -> Iterator[Path]:
 
     After an error or a kill `target` is what it was before. Who wants others to read it changes its mode in the block.
     """
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name[:40]}.", dir=target.parent)
+    descriptor, name = tempfile.mkstemp(prefix=f".{target.name[:_NAME]}.", dir=target.parent)
     os.close(descriptor)
     temporary = Path(name)
     try:
@@ -26,3 +35,45 @@ def whole_file(target: Path) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """A free path beside `target` for a folder that the block makes, and at its end renames to `target`.
+
+    Where the block fails or is stopped, nothing of that folder is left.
+    """
+    temporary = target.with_name(f".{target.name[:_NAME]}.{uuid.uuid4().hex[:8]}.new")
+    try:
+        yield temporary
+    except BaseException as error:
+        remove_folder(temporary, error)
+        raise
+
+
+def remove_folder(folder: Path, error: BaseException) -> None:
+    """Remove what an error left unfinished; where that cannot be, the error says so in a note.
+
+    Zarr writes several files at once and gives up at the first that fails, but the others are still on their way: removed at
+    once, the folder would be made again by the last of them.
+    """
+    if os.path.lexists(folder):
+        _settle()
+        shutil.rmtree(folder, ignore_errors=True)
+    if os.path.lexists(folder):
+        error.add_note(f"{folder} is not finished and could not be removed; remove it")
+
+
+def _settle() -> None:
+    """Wait for all that zarr has begun to read or write."""
+    from zarr.core.sync import sync
+
+    sync(_settled())
+
+
+async def _settled() -> None:
+    mine = asyncio.current_task()
+    assert mine is not None
+    mine.set_name(_WAITING)  # two that waited for each other would wait for ever
+    while others := [task for task in asyncio.all_tasks() if task.get_name() != _WAITING]:
+        await asyncio.wait(others)

@@ -194,6 +194,8 @@ def open_stack(
     try:
         shape = tuple(opened.data.shape)
         named = axes if axes is not None else opened.axes
+        if named is None and not 2 <= len(shape) <= len(_AXES):
+            raise ValueError(f"{path or opened.name} has shape {shape}; a stack has 2 to {len(_AXES)} axes")
         if named is None:
             example = {2: "yx", 3: "zyx", 5: "tczyx"}.get(len(shape), "zcyx")
             msg = (
@@ -209,7 +211,7 @@ def open_stack(
 
 
 def check_finite(stack: Stack) -> None:
-    """Read a floating-point stack once, and refuse it where it holds NaN or infinity.
+    """Read a floating-point stack once, and refuse it where it holds NaN, infinity or what float32 takes for it.
 
     Integers cannot, so they return at once. Reads whole planes, a bounded number of bytes at once.
 
@@ -223,15 +225,23 @@ def check_finite(stack: Stack) -> None:
     shape = stack.shape_predicted
     names = stack.axes_predicted[:-2]
     for box in _slabs(stack):
-        finite = np.isfinite(stack.read(box)).all(axis=(0, -2, -1))
+        voxels = stack.read(box)
+        finite = is_finite(voxels).all(axis=(0, -2, -1))
         if not finite.all():
             where = np.add(np.argwhere(~finite)[0], box.start[:-2]) if names else ()
+            what = "numbers beyond float32" if np.isfinite(voxels).all() else "NaN or infinity"
             plane = ", ".join(f"{n} = {i} of {e}" for n, i, e in zip(names, where, shape, strict=False))
             msg = (
-                f"{stack.name} holds NaN or infinity{plane and f', first in plane {plane}'};"
+                f"{stack.name} holds {what}{plane and f', first in plane {plane}'};"
                 " replace them first, for instance with numpy.nan_to_num"
             )
             raise ValueError(msg)
+
+
+def is_finite(voxels: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which floats are finite for a network: it computes in float32, where 1e39 is infinite."""
+    with np.errstate(over="ignore"):
+        return np.isfinite(voxels.astype(np.float32, copy=False))
 
 
 def _slabs(stack: Stack) -> Iterator[Box]:

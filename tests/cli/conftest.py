@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -93,16 +94,19 @@ def run_alone(here):
             [sys.executable, "-m", "napari_unetpp", *map(str, arguments)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+            bufsize=0,
+            # As many threads as in this process: another number rounds otherwise, and training shows it.
+            env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), **environment},
             preexec_fn=before,
         )
         read = []
         if interrupt_after is not None:
+            if hasattr(fcntl, "F_SETPIPE_SZ"):  # one page: nobody tells more than that before somebody has read it
+                fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)
             read = [process.stdout.readline() for _ in range(interrupt_after)]
             process.send_signal(send)
         out, err = process.communicate(timeout=120)
-        return Result(process.returncode, "".join(read) + out, err)
+        return Result(process.returncode, (b"".join(read) + out).decode(), err.decode())
 
     return run
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 
 import numpy as np
@@ -33,6 +34,12 @@ def nan(path):
     tifffile.imwrite(path, stack)
 
 
+def far(path):
+    stack = np.ones((3, 32, 32))
+    stack[2, 30, 3] = 1e39  # a float64 of which float32 makes infinity
+    tifffile.imwrite(path, stack, photometric="minisblack")
+
+
 def rgb(path):
     tifffile.imwrite(path, np.zeros((32, 32, 3), np.uint8), photometric="rgb")
 
@@ -50,6 +57,7 @@ BAD = {
     truncated: "truncated",
     nothing: "empty",
     nan: "NaN",
+    far: "numbers beyond float32",
     rgb: "3 channels",
     pixel: "1 voxel thin",
     missing: "does not exist",
@@ -75,6 +83,70 @@ def test_an_empty_stack(run, here):
     assert done.code == 1
     assert "empty" in done.err
     assert not (here / "out.ome.zarr").exists()
+
+
+@pytest.mark.parametrize(
+    ("stack", "output"),
+    [("in.zarr", "in.zarr"), ("in.zarr/L1", "in.zarr"), ("in.zarr", "in.zarr/L1/x"), ("ln", "in.zarr")],
+)
+def test_what_is_segmented_is_never_written_over(run, here, stack, output):
+    run("segment", "stack.tif", "-o", "in.zarr", "--model", "tiny.safetensors")
+    (here / "ln").symlink_to("in.zarr")
+    before = contents(here / "in.zarr")
+    done = run("segment", stack, "-o", output, "--model", "tiny.safetensors", "--overwrite")
+    assert done.code == 1
+    (line,) = done.error_lines
+    assert "in the stack" in line
+    assert contents(here / "in.zarr") == before
+
+
+@pytest.mark.parametrize(
+    ("place", "says"),
+    [
+        ("taken", "not a prediction store .* name another path"),
+        ("gone", "link to what does not exist"),
+        ("in.zarr/x", "lies in the predictions"),
+    ],
+)
+def test_a_place_that_is_taken_is_said_to_be(run, here, place, says):
+    run("segment", "stack.tif", "-o", "in.zarr", "--model", "tiny.safetensors")
+    (here / "taken").write_text("precious")
+    (here / "gone").symlink_to("nowhere")
+    before = sorted(here.rglob("*"))
+    done = run("segment", "stack.tif", "-o", place, "--model", "tiny.safetensors")
+    assert done.code == 1
+    (line,) = done.error_lines
+    assert re.search(says, line)
+    assert sorted(here.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("output", "labels"), [("new.tif", "new.tif"), ("a.zarr", "a.zarr/l.tif"), ("a.zarr", "folder.tif")]
+)
+def test_labels_that_cannot_be_written_are_refused_before_the_work(run, here, output, labels):
+    (here / "folder.tif").mkdir()
+    run("segment", "stack.tif", "-o", "a.zarr", "--model", "tiny.safetensors")
+    before = sorted(here.rglob("*"))
+    done = run("segment", "stack.tif", "-o", output, "--model", "tiny.safetensors", "--overwrite", "--labels", labels)
+    assert done.code == 2
+    assert len(done.error_lines) == 1
+    assert sorted(here.rglob("*")) == before
+
+
+def test_a_long_name_has_room_for_its_temporary_neighbours(run, here):
+    name = "x" * 240
+    assert run("segment", "stack.tif", "-o", name, "--model", "tiny.safetensors", "--labels", f"{name}.tif").code == 0
+    assert {f"{name}.tif", name} < {path.name for path in here.iterdir()}
+
+
+def test_threads_by_the_thousand(run, here):
+    done = run("segment", "stack.tif", *OUT, "--threads", "100000")
+    assert done.code == 2
+    assert "--threads 100000" in done.error_lines[0]
+
+
+def test_a_name_of_two_lines_is_told_in_one(run):
+    assert run("segment", "no\nfile.tif", *OUT).error_lines == ["error: no file.tif does not exist; check the name"]
 
 
 def test_a_damaged_model(run, here):
@@ -142,26 +214,26 @@ def test_a_read_only_file_system(run, here, mounted):
     assert not (here / "out.ome.zarr").exists()
 
 
-def test_a_full_file_system_and_going_on_with_more_room(run_alone, here, mounted):
-    write_model(here / "tiny.safetensors", tiling={"kind": "seamless", "inner": 128, "halo": 16})
-    noise = np.random.default_rng(0).integers(0, 255, (8, 256, 256)).astype(np.uint8)
+def test_a_full_file_system_and_going_on_with_more_room(run, here, mounted):
+    write_model(here / "tiny.safetensors", tiling={"kind": "seamless", "inner": 64, "halo": 16})
+    noise = np.random.default_rng(0).integers(0, 255, (8, 128, 128)).astype(np.uint8)
     write_tiff(here / "stack.tif", noise, "zyx")
-    disk = mounted("disk", "size=300k")
+    disk = mounted("disk", "size=160k")
     arguments = ("segment", "stack.tif", "-o", disk / "out.zarr", "--model", "tiny.safetensors")
-    full = run_alone(*arguments)
+    full = run(*arguments)
     assert full.code == 1
     assert len(full.error_lines) == 1, full.err
     assert "No space left on device" in full.err
     assert "goes on from there" in full.err
     subprocess.run(["mount", "-o", "remount,size=20m", str(disk)], check=True)
-    assert run_alone(*arguments).code == 0
-    assert run_alone(*arguments[:2], "-o", "whole.zarr", *arguments[4:]).code == 0
+    assert run(*arguments).code == 0
+    assert run(*arguments[:2], "-o", "whole.zarr", *arguments[4:]).code == 0
     assert contents(disk / "out.zarr") == contents(here / "whole.zarr")
 
 
-def test_a_file_system_without_any_room_leaves_nothing(run_alone, here, mounted):
+def test_a_file_system_without_any_room_leaves_nothing(run, here, mounted):
     disk = mounted("disk", "size=4k")
-    done = run_alone("segment", "stack.tif", "-o", disk / "o", "--model", "tiny.safetensors")
+    done = run("segment", "stack.tif", "-o", disk / "o", "--model", "tiny.safetensors")
     assert done.code == 1
     assert len(done.error_lines) == 1, done.err
     assert not list(disk.iterdir())

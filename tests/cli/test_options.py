@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
 
+from napari_unetpp import cli
 from napari_unetpp.box import Box
 from napari_unetpp.cli import _options as options
 from napari_unetpp.cli._output import BadUsage, one_line
@@ -120,3 +122,16 @@ def test_version(run):
 
 def test_words_of_later_issues_are_not_there_yet(run):
     assert run("objects").code == 2
+
+
+def test_after_its_last_word_a_command_ends_at_once(monkeypatch):
+    """A second Ctrl-C hits the middle of exiting, where Python would print a traceback."""
+    monkeypatch.setattr(cli, "app", lambda: sys.exit(130))
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert ended.value.code == 130
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -151,3 +151,12 @@ def test_an_unfinished_prediction_is_not_scored(run, here, predicted):
     done = run("score", "begun.zarr", "labels.tif")
     assert done.code == 1
     assert "0 of 3 tiles" in done.err
+
+
+@pytest.mark.parametrize("files", [("p.zarr/L1", "labels.tif"), ("p.zarr", "p.zarr"), ("p.zarr", "p.zarr/L2")])
+def test_probabilities_are_never_taken_for_labels(run, here, files):
+    run("segment", "stack.tif", "-o", "p.zarr", "--model", "tiny.safetensors")
+    done = run("score", *files)
+    assert done.code == 2
+    (line,) = done.error_lines
+    assert "predictions" in line

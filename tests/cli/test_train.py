@@ -130,22 +130,22 @@ def test_presets_and_fine_tuning(run, here):
     assert tuned.card.training["parent"] == load_model(here / "tiny.safetensors", "cpu").sha256
 
 
-def test_ctrl_c_and_resume_end_in_the_same_weights(run_alone, here):
-    arguments = ("train", *PAIR, *NEW, *QUICK, "--epochs", "30", "--patience", "30", "--json")
+def test_ctrl_c_and_resume_end_in_the_same_weights(run, run_alone, here):
+    arguments = ("train", *PAIR, *NEW, *QUICK, "--epochs", "12", "--patience", "12", "--json")
     # start, started, and two batches and an epoch line per epoch
     stopped = run_alone(*arguments, "-o", "new.safetensors", interrupt_after=7)
     assert stopped.code == 130, stopped.err
     assert "--resume" in stopped.err
     assert len(stopped.error_lines) == 1
-    again = run_alone(*arguments, "-o", "new.safetensors")
+    again = run(*arguments, "-o", "new.safetensors")
     assert again.code == 1
     assert "resume" in again.err
-    resumed = run_alone(*arguments, "-o", "new.safetensors", "--resume")
+    resumed = run(*arguments, "-o", "new.safetensors", "--resume")
     assert resumed.code == 0, resumed.err
     epochs = [e["epoch"] for e in resumed.events if e["event"] == "epoch"]
     assert epochs[0] > 0
-    assert epochs[-1] == 29
-    assert run_alone(*arguments, "-o", "whole.safetensors").code == 0
+    assert epochs[-1] == 11
+    assert run(*arguments, "-o", "whole.safetensors").code == 0
     one, other = (load_file(here / f"{name}.safetensors") for name in ("new", "whole"))
     assert one.keys() == other.keys()
     assert all((one[key] == other[key]).all() for key in one)
@@ -172,6 +172,8 @@ def test_a_finished_model_is_never_overwritten(run, here):
         (("--depth", "2", "--dimensions", "2", "--lr", "0"), "learning rate"),
         (("--augmentation", "xray"), "augmentation"),
         (("--device", "abacus"), "--device"),
+        (("--class", "wall", "--class", "wall"), "a name of its own"),
+        (("--class", " "), "a name of its own"),
     ],
 )
 def test_bad_usage_is_one_line(run, here, words, says):
@@ -200,10 +202,10 @@ def test_bad_pairs_are_one_line(run, here):
 
 def test_killed_and_resumed_ends_in_the_same_weights(run, run_alone, here):
     """kill -9 costs at most the epoch that was under way."""
-    arguments = ("train", *PAIR, *NEW, *QUICK, "--steps", "12", "--epochs", "4", "--json")
+    arguments = ("train", *PAIR, *NEW, *QUICK, "--steps", "4", "--epochs", "8", "--patience", "8", "--json")
     assert run(*arguments, "-o", "whole.safetensors").code == 0
-    # start, started, 12 batches, epoch: killed in the second epoch, or later if the kill comes late
-    killed = run_alone(*arguments, "-o", "cut.safetensors", interrupt_after=17, send=signal.SIGKILL)
+    # start, started, 4 batches, epoch: killed in the second epoch, or later if the kill comes late
+    killed = run_alone(*arguments, "-o", "cut.safetensors", interrupt_after=9, send=signal.SIGKILL)
     assert killed.code == -signal.SIGKILL
     assert (here / "cut.safetensors.training").exists()
     load_model(here / "cut.safetensors", "cpu")

@@ -230,10 +230,11 @@ def test_tiles_share_the_scaling_of_the_stack(make_model, tmp_path, passes):
     assert sum(float(i.max()) == 0 for i in passes) == 8  # the lower half
 
 
-def test_nan_is_refused_before_anything_is_written(make_model, texture, tmp_path):
-    image = texture(30, 30).astype(np.float32)
-    image[3, 4] = np.nan
-    with pytest.raises(ValueError, match=r"holds NaN or infinity near y 3, x 4;.*nan_to_num"):
+@pytest.mark.parametrize(("value", "what"), [(np.nan, "NaN or infinity"), (1e39, "numbers beyond float32")])
+def test_nan_is_refused_before_anything_is_written(make_model, texture, tmp_path, value, what):
+    image = texture(30, 30).astype(np.float64)
+    image[3, 4] = value
+    with pytest.raises(ValueError, match=rf"holds {what} near y 3, x 4;.*nan_to_num"):
         run(tmp_path / "a", open_stack(image, axes="yx"), make_model())
     assert not list(tmp_path.iterdir())
 

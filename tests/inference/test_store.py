@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import os
 import shutil
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
 import zarr
+from zarr.storage import LocalStore
 
 from napari_unetpp.box import Box
 from napari_unetpp.inference.store import StoreError, create_store, open_store
@@ -190,6 +193,39 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch, when):
     with pytest.raises(OSError, match=r"cannot write predictions: No space left.*/a'") as caught:
         make(tmp_path / "a")
     assert caught.value.errno == errno.ENOSPC
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_written_behind_a_failure(tmp_path, monkeypatch):
+    """Zarr writes parts side by side: one that comes late must not make the folder again that another's failure removed."""
+    removed, late = Event(), Event()
+    put, rmtree = LocalStore.set_if_not_exists, shutil.rmtree
+
+    async def full(store, key, value):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async def slow(store, key, value):
+        await asyncio.to_thread(removed.wait, 0.3)
+        await put(store, key, value)
+        late.set()
+
+    def removing(folder, **options):
+        rmtree(folder, **options)
+        removed.set()
+
+    create = zarr.Group.create_array
+
+    def create_array(group, *arguments, **options):
+        with monkeypatch.context() as patch:
+            patch.setattr(LocalStore, "set", full)
+            patch.setattr(LocalStore, "set_if_not_exists", slow)
+            return create(group, *arguments, **options)
+
+    monkeypatch.setattr(zarr.Group, "create_array", create_array)
+    monkeypatch.setattr(shutil, "rmtree", removing)
+    with pytest.raises(OSError, match="No space left"):
+        make(tmp_path / "a")
+    assert late.wait(10)
     assert not list(tmp_path.iterdir())
 
 

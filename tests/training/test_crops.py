@@ -130,8 +130,10 @@ def test_whole_or_not_at_all(tmp_path):
         next(events)
     assert not list(tmp_path.iterdir())
     list(write_crops([scan()], rule, tmp_path / "crops"))
-    with pytest.raises(FileExistsError, match="choose another folder"):
-        write_crops([scan()], rule, tmp_path / "crops")
+    (tmp_path / "link").symlink_to("nowhere")
+    for taken in ("crops", "link"):
+        with pytest.raises(FileExistsError, match="choose another folder"):
+            write_crops([scan()], rule, tmp_path / taken)
 
 
 def test_what_cannot_be_cut_is_told_before_any_work(tmp_path):
@@ -140,6 +142,8 @@ def test_what_cannot_be_cut_is_told_before_any_work(tmp_path):
         write_crops([scan(spacing=None)], rule, tmp_path / "a")
     with pytest.raises(ValueError, match="has the axes zyx where crops of 2 axes need yx"):
         write_crops([scan()], CropRule((1.0, 1.0), (4, 4)), tmp_path / "a")
+    with pytest.raises(ValueError, match=r"4000 um long along z where image .*check both spacings and their units"):
+        write_crops([scan()], CropRule((1000.0, 1.0, 1.0), (4, 4, 4)), tmp_path / "a")
     with pytest.raises(ValueError, match="must name the same axes"):
         CropRule((1.0, 1.0), (4, 4, 4))
     with pytest.raises(ValueError, match="must be positive"):

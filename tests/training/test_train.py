@@ -88,6 +88,23 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, schedule):
     assert not state_path(cut).exists()
 
 
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_the_same_number_of_threads_gives_the_same_weights(tmp_path, number):
+    options = replace(FAST, steps=1, patience=2)
+    whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        list(train(SPEC, [blobs()], options, whole))
+        run = train(SPEC, [blobs()], options, cut)
+        next(e for e in run if isinstance(e, EpochDone))
+        run.close()
+        list(train(SPEC, [blobs()], options, cut, resume=True))
+    finally:
+        torch.set_num_threads(before)
+    assert same(weights(cut), weights(whole))
+
+
 def test_a_resumed_run_must_be_the_same_run(tmp_path):
     out = tmp_path / "a.safetensors"
     run = train(SPEC, [blobs()], FAST, out)

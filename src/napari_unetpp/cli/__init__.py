@@ -7,6 +7,7 @@ a progress bar or JSON lines, one clear line for a failure, and the exit code (0
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Annotated
 
@@ -62,3 +63,6 @@ def main() -> None:
     except KeyboardInterrupt:  # before a command began, or in the middle of exiting
         complain("cancelled")
         sys.exit(CANCELLED)
+    finally:
+        # All is said and safe. Python would answer another Ctrl-C with a traceback out of the middle of exiting.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -1,7 +1,7 @@
 """One run of a model over a stack into a store, told to the user while it goes on.
 
-1. What a run needs: `open_image`, `open_model`, `select_channel`, `Job`.
-2. `run`: the tiles, and what is left when they end early.
+1. `Job`, `run`: the tiles, and what is left when they end early.
+2. `tell_end`: a run in one line.
 3. `check_labels_path`, `write_labels`: the labels beside the store.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import sys
 import time
 from contextlib import closing
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_unetpp._whole import remove_folder
 from napari_unetpp.cli._events import counted, predicting, told
 from napari_unetpp.cli._output import BadUsage, Bar, Failure, Output, is_disk_full, one_line
 
@@ -24,40 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from napari_unetpp.box import Box
-    from napari_unetpp.inference.backends import Backend, Engine, Precision
+    from napari_unetpp.inference.backends import Backend
     from napari_unetpp.inference.planes import Planes
     from napari_unetpp.inference.store import PredictionStore
     from napari_unetpp.inference.tiles import Tiles
     from napari_unetpp.model.checkpoint import Model
     from napari_unetpp.stacks import Stack
-
-
-def open_image(path: Path, axes: str | None, series: int | None) -> Stack:
-    from napari_unetpp.stacks import open_stack
-
-    return open_stack(path, axes=axes, series=series)
-
-
-def open_model(name: str, device: str) -> Model:
-    from napari_unetpp.model.checkpoint import load_model
-
-    return load_model(name, device)
-
-
-def select_channel(stack: Stack, channel: int | None, model: Model) -> Stack:
-    """The stack as the model will see it; many channels are never thinned without being told."""
-    wanted = model.spec.in_channels
-    if channel is not None:
-        from napari_unetpp.cli._view import one_channel
-
-        return one_channel(stack, channel)
-    if stack.channels not in (1, wanted) and (wanted == 1 or model.intensity.replicate_gray):
-        takes = "1" if wanted == 1 else f"1 or {wanted}"
-        raise ValueError(
-            f"{stack.name} (axes {stack.axes}) has {stack.channels} channels where model "
-            f"{model.card.name} takes {takes}; choose one with --channel 0..{stack.channels - 1}"
-        )
-    return stack
 
 
 _DEAR = 2.0  # times that a voxel is read, from which on the start of a run tells it
@@ -110,8 +82,10 @@ def run(job: Job, say: Output) -> tuple[PredictionStore, dict[str, Any]]:
         ) from None
     except Exception as error:
         done, total = counted(job, store)
+        if isinstance(error, MemoryError):
+            error.add_note("choose a smaller --patch, or bound it with --memory")
         if fresh and not done:
-            shutil.rmtree(job.output, ignore_errors=True)
+            remove_folder(job.output, error)
             raise
         raise Failure(
             f"{one_line(error)}; {job.output} keeps {done} of {total} tiles"
@@ -155,45 +129,6 @@ def _predict(job: Job, store: PredictionStore, say: Output, fresh: bool) -> dict
         "voxels": voxels,
         "voxels_per_second": voxels / seconds if voxels else None,
     }
-
-
-def make_backend(
-    model: Model,
-    stack: Stack,
-    precision: Precision,
-    say: Output,
-    *,
-    output: Path | None = None,
-    engine: Engine = "torch",
-) -> Backend:
-    """The model made ready for a stack; says how, where that is not a matter of course.
-
-    Parameters
-    ----------
-    output
-        Store of a run that may be continued: left open, the precision is its own, and int8 is made
-        with its numbers.
-    """
-    from napari_unetpp.inference.backends import prepare
-    from napari_unetpp.inference.folders import is_store
-    from napari_unetpp.inference.runs import recorded_calibration
-    from napari_unetpp.inference.store import open_store
-
-    calibration = None
-    if output is not None and is_store(output):
-        begun = open_store(output)
-        if precision == "auto":
-            recorded, _, other = begun.record.get("precision", "fp32").partition(" ")
-            precision, engine = recorded, other or engine
-        if precision == "int8":
-            calibration = recorded_calibration(begun)
-    if precision == "int8" and calibration is None:
-        say.say("int8: measuring the stack and testing the labels")
-    backend = prepare(model, precision, stack=stack, calibration=calibration, engine=engine)
-    if backend.note:
-        say.say(backend.note)
-        say.event("backend", precision=backend.precision, note=backend.note)
-    return backend
 
 
 def tell_end(summary: Mapping[str, Any], say: Output) -> None:
@@ -250,6 +185,11 @@ def check_labels_path(labels: Path, stack: Path, output: Path, overwrite: bool) 
         raise FileNotFoundError(f"--labels {labels}: folder {folder} does not exist; make it first")
     if not os.access(folder, os.W_OK):
         raise PermissionError(f"--labels {labels}: folder {folder} cannot be written")
+    place = Path(os.path.realpath(labels))
+    if Path(os.path.realpath(output)) in (place, *place.parents):
+        raise BadUsage(f"--labels {labels}: that is where the predictions go; name another file")
+    if labels.is_dir():
+        raise BadUsage(f"--labels {labels} is a folder; name a file")
     if not labels.exists():
         return
     if labels.samefile(stack):

@@ -10,6 +10,7 @@ All raise `BadUsage`, which ends the command with exit code 2.
 
 from __future__ import annotations
 
+import os
 import re
 from contextlib import contextmanager
 from dataclasses import replace
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 _UNITS = {"": 1, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+NameOrFile = Annotated[str, typer.Argument(help="Name of a model, or a model file.")]
 PatchOption = Annotated[
     str | None, typer.Option(metavar="N|Z,Y,X", help="Edge of overlapping patches.  [default: 96; 64 of volumes]")
 ]
@@ -143,6 +146,20 @@ def check_device(device: str) -> str:
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
         raise BadUsage(f"--device {device!r} is unknown; use auto, cpu, cuda, cuda:N or mps")
     return device
+
+
+def one_of(option: str, value: str | None, choices: Sequence[str]) -> Any:
+    """The value, where it is one of the choices or None."""
+    if value is not None and value not in choices:
+        raise BadUsage(f"{option} {value} is unknown; use {', '.join(choices)}")
+    return value
+
+
+def check_threads(threads: int | None) -> None:
+    """Refuse threads by the thousand: a system that gives no more of them ends the whole process."""
+    most = 16 * (os.cpu_count() or 1)
+    if threads is not None and threads > most:
+        raise BadUsage(f"--threads {threads} is more than 16 a core; use 1 to {most}, or leave it out")
 
 
 def choose_tiling(

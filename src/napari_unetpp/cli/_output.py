@@ -168,6 +168,7 @@ def one_line(error: BaseException) -> str:
     if not isinstance(error, (ValueError, OSError, Failure)) or not text:
         # Not one of the errors that the engine raises on purpose, so its kind helps a report.
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    text = " ".join("; ".join([text, *getattr(error, "__notes__", ())]).split())
     return text if len(text) <= _LONGEST else text[: _LONGEST - 4] + " ..."
 
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from napari_unetpp.cli._job import open_image
+from napari_unetpp.cli._inputs import open_image
 from napari_unetpp.cli._output import BadUsage, Failure
 
 if TYPE_CHECKING:

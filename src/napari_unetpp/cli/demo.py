@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from napari_unetpp.cli import _options as options
-from napari_unetpp.cli._job import Job, make_backend, open_image, open_model, run, tell_end, write_labels
+from napari_unetpp.cli._inputs import make_backend, open_image, open_model
+from napari_unetpp.cli._job import Job, run, tell_end, write_labels
 from napari_unetpp.cli._output import Output, reported
 from napari_unetpp.cli.score import of_store, report, score_source
 from napari_unetpp.model.zoo import DEFAULT_MODEL

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from napari_unetpp.cli import _options as options
-from napari_unetpp.cli._job import Job, make_backend, open_image, open_model, run, select_channel
+from napari_unetpp.cli._inputs import make_backend, open_image, open_stack_and_model
+from napari_unetpp.cli._job import Job, run
 from napari_unetpp.cli._output import BadUsage, Bar, Output, reported
 
 if TYPE_CHECKING:
@@ -79,11 +80,11 @@ def score(
     options.check_device(device)
     say = Output(as_json)
     with ExitStack() as opened:
-        labels = opened.enter_context(open_image(Path(files[-1]), label_axes, None))
+        labels = opened.enter_context(_open_labels(Path(files[-1]), label_axes))
         if len(files) == 3:
-            image = opened.enter_context(open_image(Path(files[1]), axes, series))
-            model = open_model(files[0], device)
-            image = select_channel(image, channel, model)
+            image, model = open_stack_and_model(
+                opened, Path(files[1]), files[0], device, axes=axes, series=series, channel=channel
+            )
             chosen = options.choose_tiling(model, tiling, patch, stride, aggregate, halo)
             deepest = max(options.parse_levels(level, model.spec.heads))
             backend = make_backend(model, image, "auto", say)
@@ -110,6 +111,14 @@ class Source:
     is_labels: bool = False  # a label image instead of probabilities
 
 
+def _open_labels(path: Path, axes: str | None) -> Stack:
+    from napari_unetpp.inference.folders import is_store
+
+    if is_store(path) or is_store(path.parent):
+        raise BadUsage(f"{path} holds predictions where labels are wanted; name the labels last")
+    return open_image(path, axes, None)
+
+
 def _open_prediction(path: Path, level: str, labels: Stack, opened: ExitStack) -> Source:
     from napari_unetpp.inference.folders import is_store
     from napari_unetpp.inference.store import open_store
@@ -118,6 +127,8 @@ def _open_prediction(path: Path, level: str, labels: Stack, opened: ExitStack) -
         return of_store(open_store(path), level, labels)
     from napari_unetpp.evaluation import label_planes
 
+    if is_store(path.parent):
+        raise BadUsage(f"{path} is a part of the predictions {path.parent}; name those, and the level with --level")
     given = opened.enter_context(open_image(path, None, None))
     shape = given.shape_predicted
     _same_extent(shape, labels, str(path))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from napari_unetpp.cli import _options as options
-from napari_unetpp.cli._job import make_backend, open_image, open_model, select_channel
+from napari_unetpp.cli._inputs import make_backend, open_stack_and_model
 from napari_unetpp.cli._output import Output, reported
 from napari_unetpp.model.zoo import DEFAULT_MODEL
 
@@ -41,10 +41,8 @@ def seams(
     options.check_device(device)
     say = Output(as_json)
     with ExitStack() as opened:
-        source = opened.enter_context(open_image(stack, axes, series))
-        network = open_model(model, device)
+        image, network = open_stack_and_model(opened, stack, model, device, axes=axes, series=series, channel=channel)
         options.choose_levels(network.spec, level)
-        image = select_channel(source, channel, network)
         backend = make_backend(network, image, "fp32", say)  # whose rounding is far below what is measured
         from napari_unetpp.inference.seams import seam_errors
         from napari_unetpp.inference.tiling import in_words

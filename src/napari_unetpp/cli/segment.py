@@ -9,17 +9,8 @@ from typing import Annotated
 import typer
 
 from napari_unetpp.cli import _options as options
-from napari_unetpp.cli._job import (
-    Job,
-    check_labels_path,
-    make_backend,
-    open_image,
-    open_model,
-    run,
-    select_channel,
-    tell_end,
-    write_labels,
-)
+from napari_unetpp.cli._inputs import make_backend, open_stack_and_model
+from napari_unetpp.cli._job import Job, check_labels_path, run, tell_end, write_labels
 from napari_unetpp.cli._output import BadUsage, Output, reported
 from napari_unetpp.model.zoo import DEFAULT_MODEL
 
@@ -84,15 +75,14 @@ def segment(
     """Segment a stack at all levels. The same command again goes on where it was stopped."""
     options.refuse_what_comes_later(cluster)
     options.check_device(device)
+    options.check_threads(threads)
     if anisotropic and planes is options.PlanesAlong.one:
         raise BadUsage("--anisotropic belongs to --planes 3; add that")
     budget = options.parse_memory(memory) if memory is not None else None
     say = Output(as_json)
     with ExitStack() as opened:
-        source = opened.enter_context(open_image(stack, axes, series))
-        network = open_model(model, device)
+        image, network = open_stack_and_model(opened, stack, model, device, axes=axes, series=series, channel=channel)
         options.choose_levels(network.spec, level)
-        image = select_channel(source, channel, network)
         box = None
         if region is not None:
             from napari_unetpp.cli._view import cropped

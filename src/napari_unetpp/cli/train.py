@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from napari_unetpp.cli import _options as options
-from napari_unetpp.cli._job import open_model
+from napari_unetpp.cli._inputs import open_model
 from napari_unetpp.cli._output import BadUsage, Output, reported
 from napari_unetpp.cli._recipe import (
     Skips,
@@ -173,6 +173,8 @@ def train(
         raise BadUsage("--encoder makes a 2D network of its own; leave out --preset and --dimensions 3, or --encoder")
     if encoder_weights is not None and encoder is None:
         raise BadUsage("--encoder-weights are those of an --encoder; name one")
+    if classes and (len({*classes}) < len(classes) or not all(map(str.strip, classes))):
+        raise BadUsage(f"--class {', '.join(map(repr, classes))}: each class needs a name of its own")
     if output.suffix != ".safetensors":
         raise BadUsage(f"--output {output}: a model file ends in .safetensors")
     spacing_um = parse_spacing("--spacing", spacing)

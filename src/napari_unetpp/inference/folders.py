@@ -11,11 +11,11 @@ import os
 import shutil
 import uuid
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 KEY = "napari-unetpp"  # of the root's attributes; a folder without it is not ours
 
@@ -34,6 +34,9 @@ def refuse_occupied(path: Path, *, overwrite: bool) -> None:
     """
     if not path.parent.is_dir():
         raise FileNotFoundError(f"folder {path.parent} does not exist; make it, or write elsewhere")
+    for folder in path.absolute().parents:
+        if is_store(folder):
+            raise FileExistsError(f"{path} lies in the predictions {folder}; name another path")
     if not os.path.lexists(path):
         return
     if not is_store(path) or path.is_symlink():
@@ -43,6 +46,21 @@ def refuse_occupied(path: Path, *, overwrite: bool) -> None:
             f"{path} holds predictions already; go on with them (open_store(path, 'r+')), "
             "overwrite them, or name another path"
         )
+
+
+def refuse_stack(path: Path, stack: Path | None) -> None:
+    """Refuse predictions in the place of what they are made of, in it or around it: `overwrite` would remove it.
+
+    Raises
+    ------
+    FileExistsError
+        The message says what to do.
+    """
+    if stack is None:
+        return
+    output, source = Path(os.path.realpath(path)), Path(os.path.realpath(stack))
+    if output == source or output in source.parents or source in output.parents:
+        raise FileExistsError(f"{path} is, holds or lies in the stack {stack}; name another path for the predictions")
 
 
 def is_store(path: Path) -> bool:
@@ -59,7 +77,7 @@ def put_in_place(temporary: Path, path: Path) -> None:
     if not path.exists():
         temporary.rename(path)
         return
-    old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.old")
+    old = path.with_name(f".{path.name[:40]}.{uuid.uuid4().hex[:8]}.old")
     path.rename(old)
     try:
         temporary.rename(path)

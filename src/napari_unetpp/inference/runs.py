@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_unetpp import __version__
+from napari_unetpp.inference.folders import refuse_stack
 from napari_unetpp.inference.inputs import check_input, measure_stack
 from napari_unetpp.inference.store import PredictionStore, StoreError, create_store, open_store
 from napari_unetpp.model.intensity import Scaling
@@ -103,10 +104,13 @@ def open_run(
     ValueError
         Where the model cannot take the stack.
     OSError
-        Where nothing can be written there.
+        Where nothing can be written there, or the stack itself is there.
     """
     check_input(stack, model)
     path = Path(path)
+    refuse_stack(path, stack.path)
+    if path.is_symlink() and not path.exists():
+        raise FileExistsError(f"{path} is a link to what does not exist; remove it, or name another path")
     if os.path.lexists(path) and not overwrite:
         store = open_store(path, "r+")
         join_run(store, stack, model, tiles, command=command, precision=precision, planes=planes)

@@ -21,14 +21,13 @@ end of the process at any moment. One process at a time may write to a store.
 from __future__ import annotations
 
 import math
-import shutil
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import zarr
 
+from napari_unetpp._whole import whole_folder
 from napari_unetpp.inference.folders import (
     KEY,
     StoreError,
@@ -260,18 +259,14 @@ def create_store(
         "spacing_um": spacing_um,
         "record": dict(record or {}),
     }
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.new")
-    try:
-        with disk(path):
-            group = zarr.open_group(temporary, mode="w-", zarr_format=3)
-            for level in levels:
-                create_level(group, level, axes, shape, spacing_um, chunks, classes)
-            if grid is not None:
-                create_done(group, levels, grid)
-            group.attrs.update({**root_attributes(levels, axes, spacing_um), KEY: about})
-            put_in_place(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with whole_folder(path) as temporary, disk(path):
+        group = zarr.open_group(temporary, mode="w-", zarr_format=3)
+        for level in levels:
+            create_level(group, level, axes, shape, spacing_um, chunks, classes)
+        if grid is not None:
+            create_done(group, levels, grid)
+        group.attrs.update({**root_attributes(levels, axes, spacing_um), KEY: about})
+        put_in_place(temporary, path)
     return open_store(path, "r+")
 
 
@@ -289,7 +284,7 @@ def open_store(path: str | Path, mode: Literal["r", "r+"] = "r") -> PredictionSt
     if not path.exists():
         raise FileNotFoundError(f"no predictions at {path}; run segment first, or check the path")
     if not is_store(path):
-        raise StoreError(f"{path} is not a prediction store of napari-unetpp (no {KEY} record)")
+        raise StoreError(f"{path} is not a prediction store of napari-unetpp (no {KEY} record); name another path")
     try:
         return PredictionStore(path, zarr.open_group(path, mode=mode))
     except StoreError:

@@ -1,7 +1,8 @@
 """Where a stack is cut for prediction.
 
 Decides, in this order: what a tile is (`Tile`), the plan of a whole stack (`Tiles`), how it is made
-or refused (`plan_tiles`) and in which order tiles come. The numbers come from `tiling.py`.
+or refused (`plan_tiles`) and in which order tiles come. The numbers come from `tiling.py`, the cuts
+along one axis from `spans.py`.
 
 A tile is what becomes safe on disk at once. Its *inner* box is written, its *outer* box is read;
 inner boxes hold every voxel of the stack exactly once::
@@ -37,6 +38,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_unetpp.box import Box
+from napari_unetpp.inference.spans import BAND_ROWS, band_spans, cut, divisor, patch_starts, with_halo
 from napari_unetpp.inference.tiling import (
     Overlap,
     Seamless,
@@ -53,13 +55,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_unetpp.inference.spans import Spans
     from napari_unetpp.model.spec import NetworkSpec
 
 __all__ = ["Overlap", "Seamless", "Tile", "Tiles", "Tiling", "plan_tiles", "tiling_from_card"]
 
-Spans = tuple[tuple[int, int], ...]  # half-open (start, stop) along one axis, ascending
-
-BAND_ROWS = {2: 96, 3: 32}  # about so many rows a done unit; accumulators hold this plus one patch
 CHUNK = {2: 512, 3: 128}  # longest chunk edge across a band
 LONGEST_CHUNK = 1024  # of a seamless tile
 
@@ -218,11 +218,11 @@ def plan_tiles(
     if isinstance(tiling, Overlap):
         check_overlap(tiling, spec.grids)
         patch, stride = (per_axis(value, spec.ndim) for value in (tiling.patch, tiling.stride))
-        starts = tuple(map(_patch_starts, spatial, patch, stride))
-        inner, outer = _band_spans(spatial, starts, patch, stride[0])
+        starts = tuple(map(patch_starts, spatial, patch, stride))
+        inner, outer = band_spans(spatial, starts, patch, stride[0])
         rows, *across = (spans[0][1] for spans in inner)
         # Across a band only the chunks are cut, so that a viewer need not read a whole band.
-        rows = rows if spec.ndim == 2 else _divisor(rows, BAND_ROWS[3])
+        rows = rows if spec.ndim == 2 else divisor(rows, BAND_ROWS[3])
         chunks = (rows, *(min(n, CHUNK[spec.ndim]) for n in across))
     else:
         tiling = resolve_seamless(tiling, spec, deepest, spatial)
@@ -230,10 +230,10 @@ def plan_tiles(
         assert not isinstance(tiling.halo, str)
         edges, halos = per_axis(tiling.inner, spec.ndim), per_axis(tiling.halo, spec.ndim)
         starts = ()
-        inner = tuple(map(_cut, spatial, edges))
+        inner = tuple(map(cut, spatial, edges))
         # A network without padding mirrors the image at its very end, others at the next multiple of the grid.
         ends = spatial if spec.padding != "same" else tuple(map(round_up, spatial, spec.grids))
-        outer = tuple(map(_with_halo, spatial, edges, halos, spec.grids, ends))
+        outer = tuple(map(with_halo, spatial, edges, halos, spec.grids, ends))
         # A viewer reads chunks, so those of a large tile are smaller than the tile.
         parts = (edge // 2 if edge > LONGEST_CHUNK and edge % 2 == 0 else edge for edge in edges)
         chunks = tuple(map(min, spatial, parts))
@@ -261,44 +261,6 @@ def _check_shape(shape: tuple[int, ...], ndim: int) -> None:
             f"axis {thin[0]} of the stack of shape {shape} is 1 voxel thin, so there is nothing to "
             f"segment; a {ndim}D model needs at least 2 along each of its {ndim} axes"
         )
-
-
-def _cut(extent: int, step: int) -> Spans:
-    return tuple((a, min(a + step, extent)) for a in range(0, extent, step))
-
-
-def _with_halo(extent: int, inner: int, halo: int, grid: int, end: int) -> Spans:
-    """Outer spans that never reach past what a whole-image pass would see.
-
-    That ends at `end`: the extent is mirrored up to a multiple of `grid` and lies in zero padding. An outer box
-    that ended elsewhere would put a border of zeros where the whole image has none, or the reverse.
-    """
-    return tuple((max(a - halo, 0), min(round_up(b, grid) + halo, end)) for a, b in _cut(extent, inner))
-
-
-def _patch_starts(extent: int, patch: int, stride: int) -> tuple[int, ...]:
-    if extent <= patch:
-        return (0,)
-    return (*range(0, extent - patch, stride), extent - patch)
-
-
-def _band_spans(
-    spatial: tuple[int, ...], starts: tuple[tuple[int, ...], ...], patch: tuple[int, ...], stride: int
-) -> tuple[tuple[Spans, ...], tuple[Spans, ...]]:
-    """Inner and outer spans: bands along the first spatial axis, one span along the others."""
-    strides = max(1, round(BAND_ROWS[len(spatial)] / stride))
-    bands = _cut(spatial[0], strides * stride)
-    reads = []
-    for a, b in bands:
-        touching = [s for s in starts[0] if s < b and s + patch[0] > a]
-        reads.append((touching[0], touching[-1] + patch[0]))
-    across = tuple(((0, n),) for n in spatial[1:])
-    across_reads = tuple(((0, max(n, edge)),) for n, edge in zip(spatial[1:], patch[1:], strict=True))
-    return (bands, *across), (tuple(reads), *across_reads)
-
-
-def _divisor(number: int, at_most: int) -> int:
-    return max(d for d in range(1, min(number, at_most) + 1) if number % d == 0)
 
 
 def _nearest_first(tiles: Tiles, visible: Box) -> NDArray[np.intp]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from napari_unetpp.box import Box
 from napari_unetpp.model.intensity import measure
+from napari_unetpp.stacks import is_finite
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -61,17 +62,18 @@ def read_raw(stack: Stack, box: Box) -> NDArray[Any]:
     Raises
     ------
     ValueError
-        Where they hold NaN or infinity, which would spread over everything around them.
+        Where they hold NaN or infinity, or what is infinite as float32, which would spread over everything around them.
     """
     raw = stack.read(box)
-    if raw.dtype.kind == "f" and not np.isfinite(raw).all():
-        first = np.argwhere(~np.isfinite(raw))[0][1:]
+    if raw.dtype.kind == "f" and not (finite := is_finite(raw)).all():
+        first = np.argwhere(~finite)[0][1:]
         place = ", ".join(
             f"{axis} {start + offset}"
             for axis, start, offset in zip(stack.axes_predicted, box.start, first, strict=True)
         )
+        what = "numbers beyond float32" if np.isfinite(raw).all() else "NaN or infinity"
         raise ValueError(
-            f"{stack.name!r} holds NaN or infinity near {place}; replace them first, for example with numpy.nan_to_num"
+            f"{stack.name!r} holds {what} near {place}; replace them first, for example with numpy.nan_to_num"
         )
     return raw
 

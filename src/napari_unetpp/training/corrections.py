@@ -23,15 +23,14 @@ a power failure.
 
 from __future__ import annotations
 
-import shutil
 import threading
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import zarr
 
+from napari_unetpp._whole import whole_folder
 from napari_unetpp.box import Box
 from napari_unetpp.model.card import ClassInfo
 from napari_unetpp.stacks import Stack
@@ -242,15 +241,11 @@ def create_corrections(
         "reviewed": [],
     }
     chunks = tuple(1 if i < len(shape) - 2 else min(n, _CHUNK) for i, n in enumerate(shape))
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.new")
-    try:
-        with disk(path, there=False):
-            group = zarr.open_group(temporary, mode="w-", zarr_format=3, attributes={KEY: about})
-            for name in _ARRAYS:
-                group.create_array(name, shape=shape, chunks=chunks, dtype="uint8", dimension_names=tuple(axes))
-            temporary.rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with whole_folder(path) as temporary, disk(path, there=False):
+        group = zarr.open_group(temporary, mode="w-", zarr_format=3, attributes={KEY: about})
+        for name in _ARRAYS:
+            group.create_array(name, shape=shape, chunks=chunks, dtype="uint8", dimension_names=tuple(axes))
+        temporary.rename(path)
     return open_corrections(path, "r+")
 
 

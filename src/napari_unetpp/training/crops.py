@@ -16,8 +16,7 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
-import tempfile
+import os
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ import numpy as np
 import tifffile
 from scipy import ndimage
 
+from napari_unetpp._whole import whole_folder
 from napari_unetpp.box import Box
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from napari_unetpp.training.pairs import Pair
 
 IMAGE_ORDER, LABEL_ORDER = 1, 0  # linear and nearest: a label between two labels is a third one
+_MOST = 16  # images that a crop may be long: past that a unit was mistaken, by a thousand, and memory would not do
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +166,7 @@ def write_crops(pairs: Sequence[Pair], rule: CropRule, folder: str | Path) -> It
         If the folder exists.
     """
     target = Path(folder)
-    if target.exists():
+    if os.path.lexists(target):  # a link to nowhere, too
         raise FileExistsError(f"{target} exists; choose another folder for the crops or remove it")
     if not target.absolute().parent.is_dir():
         raise FileNotFoundError(f"folder {target.absolute().parent} does not exist; make it, or choose another place")
@@ -179,10 +180,9 @@ def write_crops(pairs: Sequence[Pair], rule: CropRule, folder: str | Path) -> It
 def _written(pairs: Sequence[Pair], rule: CropRule, target: Path) -> Iterator[CropDone]:
     stems = [pair.image.name.partition(".")[0] or "image" for pair in pairs]
     often = Counter(stems)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name[:40]}.", dir=target.absolute().parent))
-    try:
+    with whole_folder(target.absolute()) as temporary:
         for part in ("images", "labels"):
-            (temporary / part).mkdir()
+            (temporary / part).mkdir(parents=True)
         done: list[CropDone] = []
         for index, (pair, stem) in enumerate(zip(pairs, stems, strict=True)):
             spacing = _spacing(pair.image, rule)
@@ -200,10 +200,7 @@ def _written(pairs: Sequence[Pair], rule: CropRule, target: Path) -> Iterator[Cr
             raise ValueError("the labels hold no object, all is 0; there is nothing to cut around")
         record = {"rule": asdict(rule), "crops": [asdict(event) for event in done]}
         (temporary / "crops.json").write_text(json.dumps(record, indent=1) + "\n")
-        temporary.chmod(0o755)  # mkdtemp keeps it from others
         temporary.rename(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _spacing(image: Stack, rule: CropRule) -> tuple[float, ...]:
@@ -217,6 +214,14 @@ def _spacing(image: Stack, rule: CropRule) -> tuple[float, ...]:
     known = tuple(s for s in image.spacing_predicted_um if s is not None)
     if len(known) != len(axes):
         raise ValueError(f"image {image.name} does not say its spacing along {', '.join(axes)}; name it yourself")
+    for axis, n, step, extent, spacing in zip(
+        axes, rule.extent, rule.spacing_um, image.shape_predicted, known, strict=True
+    ):
+        if n * step > _MOST * extent * spacing:
+            raise ValueError(
+                f"a crop is {n * step:g} um long along {axis} where image {image.name} has {extent * spacing:g}; check both "
+                "spacings and their units"
+            )
     return known
 
 

@@ -1,0 +1,101 @@
+"""What a command works on: images and models that were named on the command line.
+
+In this order: one of them (`open_image`, `open_model`), both for each other (`open_stack_and_model`), and the model made ready for
+the stack (`make_backend`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from contextlib import ExitStack
+    from pathlib import Path
+
+    from napari_unetpp.cli._output import Output
+    from napari_unetpp.inference.backends import Backend, Engine, Precision
+    from napari_unetpp.model.checkpoint import Model
+    from napari_unetpp.stacks import Stack
+
+
+def open_image(path: Path, axes: str | None, series: int | None) -> Stack:
+    from napari_unetpp.stacks import open_stack
+
+    return open_stack(path, axes=axes, series=series)
+
+
+def open_model(name: str, device: str) -> Model:
+    from napari_unetpp.model.checkpoint import load_model
+
+    return load_model(name, device)
+
+
+def open_stack_and_model(
+    opened: ExitStack,
+    stack: Path,
+    model: str,
+    device: str,
+    *,
+    axes: str | None,
+    series: int | None,
+    channel: int | None,
+) -> tuple[Stack, Model]:
+    """The stack as the model will see it, open as long as `opened` is, and the model."""
+    source = opened.enter_context(open_image(stack, axes, series))
+    network = open_model(model, device)
+    return _select_channel(source, channel, network), network
+
+
+def _select_channel(stack: Stack, channel: int | None, model: Model) -> Stack:
+    """That channel, or all where none is named; many channels are never thinned without being told."""
+    wanted = model.spec.in_channels
+    if channel is not None:
+        from napari_unetpp.cli._view import one_channel
+
+        return one_channel(stack, channel)
+    if stack.channels not in (1, wanted) and (wanted == 1 or model.intensity.replicate_gray):
+        takes = "1" if wanted == 1 else f"1 or {wanted}"
+        raise ValueError(
+            f"{stack.name} (axes {stack.axes}) has {stack.channels} channels where model "
+            f"{model.card.name} takes {takes}; choose one with --channel 0..{stack.channels - 1}"
+        )
+    return stack
+
+
+def make_backend(
+    model: Model,
+    stack: Stack,
+    precision: Precision,
+    say: Output,
+    *,
+    output: Path | None = None,
+    engine: Engine = "torch",
+) -> Backend:
+    """The model made ready for a stack; says how, where that is not a matter of course.
+
+    Parameters
+    ----------
+    output
+        Store of a run that may be continued: left open, the precision is its own, and int8 is made
+        with its numbers.
+    """
+    from napari_unetpp.inference.backends import prepare
+    from napari_unetpp.inference.folders import is_store
+    from napari_unetpp.inference.runs import recorded_calibration
+    from napari_unetpp.inference.store import open_store
+
+    calibration = None
+    if output is not None and is_store(output):
+        begun = open_store(output)
+        if precision == "auto":
+            recorded, _, other = begun.record.get("precision", "fp32").partition(" ")
+            precision, engine = recorded, other or engine
+        if precision == "int8":
+            calibration = recorded_calibration(begun)
+    if precision == "int8" and calibration is None:
+        say.say("int8: measuring the stack and testing the labels")
+    backend = prepare(model, precision, stack=stack, calibration=calibration, engine=engine)
+    if backend.note:
+        say.say(backend.note)
+        say.event("backend", precision=backend.precision, note=backend.note)
+    return backend
