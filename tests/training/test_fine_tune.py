@@ -153,6 +153,17 @@ def test_a_run_within_little_memory_learns_as_well(tmp_path):
     assert max(e.scores["L2"]["iou"] for e in events if isinstance(e, EpochDone)) > 0.6
 
 
+def test_what_no_memory_is_there_for_is_told_before_anything_is_read(monkeypatch):
+    pairs = [blobs()]
+    monkeypatch.setattr(speed, "free_memory", lambda _device: 2**30)
+    with pytest.raises(
+        ValueError, match=r"a batch of 99999999 patches takes more than [\d,.]+ GiB, and 1.0 GiB are free"
+    ):
+        make_plan(SPEC, pairs, replace(FAST, batch=99_999_999))
+    with pytest.raises(ValueError, match=r"parameters takes [\d,.]+ GiB, and 1.0 GiB are free; use a smaller width"):
+        make_plan(SPEC.with_width(100_000), pairs, FAST)
+
+
 def test_the_batch_is_found_within_free_memory(monkeypatch):
     options = replace(FAST, batch=0, patch=32)
     each = speed.step_memory(UNetPlusPlus(SPEC), (32, 32))

@@ -137,7 +137,7 @@ def train(
         int | None, typer.Option(min=1, help="At most so many are scored after an epoch.")
     ] = None,
     augmentation: Annotated[str | None, typer.Option(help="Preset of augmentations.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Decides all that is random.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="Decides all that is random.")] = None,
     memory: Annotated[str | None, typer.Option(help="For images and labels, as 2GiB; of more, parts.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     precision: Annotated[

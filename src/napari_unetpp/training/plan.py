@@ -18,7 +18,7 @@ from napari_unetpp.model.spec import NetworkSpec
 from napari_unetpp.training.blocks import Annotated, Blocks, blocks_in, load_blocks, scan, thinned
 from napari_unetpp.training.pairs import Pair, Rule
 from napari_unetpp.training.spacing import spacing_lines
-from napari_unetpp.training.speed import choose_batch
+from napari_unetpp.training.speed import check_fits, choose_batch
 from napari_unetpp.training.split import Region, Split, split_pairs
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def make_plan(
 def _check_network(
     spec: NetworkSpec, options: TrainOptions, pairs: Sequence[Pair], intensity: Intensity, parent: Model | None
 ) -> None:
-    """Refuse a patch, axes or channels that the network cannot take."""
+    """Refuse a patch, axes or channels that the network cannot take, and what no memory is there for."""
     for extent, grid, axis in zip(options.extents(spec.ndim), spec.grids, "zyx"[-spec.ndim :], strict=True):
         if extent % grid:
             low = max(extent // grid, 1) * grid
@@ -170,6 +170,7 @@ def _check_network(
         raise ValueError(
             f"trainable {options.trainable!r} keeps the rest of the network as it is, and from scratch that is noise; train all"
         )
+    check_fits(spec, options)
 
 
 def _check_annotations(

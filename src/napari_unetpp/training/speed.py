@@ -1,11 +1,12 @@
 """How many patches fit into memory at once, and how long a step takes: measured on the network itself before a run.
 
-In this order: the batch that fits, the memory of one patch, the memory there is, seconds a step.
+In this order: what can never fit, the batch that fits, the memory of one patch, the memory there is, seconds a step.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 import os
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from napari_unetpp.model.checkpoint import choose_device
+from napari_unetpp.model.costs import parameters
 from napari_unetpp.model.unetpp import UNetPlusPlus
 from napari_unetpp.training.feed import batches
 from napari_unetpp.training.freeze import freeze, set_training
@@ -30,7 +32,38 @@ if TYPE_CHECKING:
     from napari_unetpp.training.plan import Plan
 
 _SHARE = 0.5  # of the memory that is free; the rest is for the window, the images and gradients on their way back
+_STATE = 16  # bytes a parameter: float32 weights, gradients and Adam's two moments
 _TIMED = 3  # steps
+
+
+def check_fits(spec: NetworkSpec, options: TrainOptions) -> None:
+    """Refuse, before anything is read, a network or a batch that the device has no memory for at all.
+
+    Raises
+    ------
+    ValueError
+        With what it takes and what there is.
+    """
+    free = free_memory(choose_device(options.device))
+    state = _STATE * parameters(spec)
+    if state > free:
+        raise ValueError(
+            f"training {parameters(spec):,} parameters takes {_gib(state)}, and {_gib(free)} are free; use a smaller width or depth"
+        )
+    if options.batch <= AUTOMATIC_BATCH:  # whoever knows better may try
+        return
+    each = (
+        math.prod(options.extents(spec.ndim)) * 4 * (spec.in_channels + sum(spec.widths[:1]))
+    )  # image and X^{0,0} alone
+    if options.batch * each > free:
+        raise ValueError(
+            f"a batch of {options.batch} patches takes more than {_gib(options.batch * each)}, and {_gib(free)} are free; use "
+            "a smaller batch, or 0 for what fits"
+        )
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:,.1f} GiB"
 
 
 def choose_batch(spec: NetworkSpec, options: TrainOptions) -> int:
@@ -38,8 +71,7 @@ def choose_batch(spec: NetworkSpec, options: TrainOptions) -> int:
     device = choose_device(options.device)
     network = UNetPlusPlus(spec, initialise=False)
     freeze(network, options.trainable)
-    state = 16 * sum(p.numel() for p in network.parameters())  # float32 weights, gradients and Adam's two moments
-    free = _SHARE * free_memory(device) - state
+    free = _SHARE * free_memory(device) - _STATE * sum(p.numel() for p in network.parameters())
     each = step_memory(network, options.extents(spec.ndim))
     batch = AUTOMATIC_BATCH
     while batch > 1 and batch * each > free:
