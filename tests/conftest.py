@@ -6,6 +6,7 @@ pytest-qt's or napari's fixtures is `gui` by itself) and are skipped where there
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import sys
@@ -78,12 +79,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _older_is_no_garbage() -> None:
+    """Puts what modules and other tests hold where garbage is not looked for, half a second each time with torch loaded."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 - libraries under test may still read the old generator
-    if "torch" in sys.modules:
-        sys.modules["torch"].manual_seed(0)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.manual_seed(0)
+        # numba, by which napari colours labels, gives OpenMP all cores when it begins, and torch with it. Beside
+        # another process of tests each small convolution then takes fifty times as long.
+        if threads := os.environ.get("OMP_NUM_THREADS"):
+            torch.set_num_threads(int(threads))
 
 
 @pytest.fixture(autouse=True)

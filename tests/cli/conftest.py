@@ -90,6 +90,11 @@ def run_alone(here):
     """Run a command in a process of its own; Ctrl-C, or another signal, after as many lines of stdout as asked."""
 
     def run(*arguments, interrupt_after=None, send=signal.SIGINT, before=None, **environment):
+        def begin():
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell lets what it runs in the background ignore it
+            if before is not None:
+                before()
+
         process = subprocess.Popen(
             [sys.executable, "-m", "napari_unetpp", *map(str, arguments)],
             stdout=subprocess.PIPE,
@@ -97,7 +102,7 @@ def run_alone(here):
             bufsize=0,
             # As many threads as in this process: another number rounds otherwise, and training shows it.
             env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), **environment},
-            preexec_fn=before,
+            preexec_fn=begin,
         )
         read = []
         if interrupt_after is not None:

@@ -8,15 +8,22 @@ import pytest
 LEVELS = (1, 2)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _modules_are_no_garbage():
-    """napari collects garbage whenever a layer goes, 0.3 s each with torch loaded; what modules hold need not be looked at."""
+@pytest.fixture(scope="session")
+def _modules():
+    """What a window imports sooner or later."""
     for module in ("napari.qt", "napari._qt.qt_main_window", "pyqtgraph", "torch"):
         importlib.import_module(module)
+
+
+@pytest.fixture
+def make_napari_viewer(_modules, make_napari_viewer):
+    """napari's own, after all that is older than the window was put where garbage is not looked for.
+
+    napari collects garbage whenever a layer goes, which takes 0.3 s among all that modules and other tests hold.
+    """
     gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
+    return make_napari_viewer
 
 
 def _tiny_model(ndim=2, in_channels=1, classes=1, seed=0):
