@@ -204,6 +204,7 @@ def check(keras, imported, logits, kind, encoder, rows):
     assert spec.heads == (5,)
     assert "one position, L5" in notes(imported)
     assert imported.model.intensity.fixed_gain == (1.0,) * spec.in_channels
+    assert imported.lines["preprocessing"] == "none, images as they are"
     same(imported.model, runs(keras, logits), spec.in_channels, ((64, 32), (40, 65)), multiple=32)
     trained = sum(int(np.prod(w.shape)) for w in logits.trainable_weights)
     constant = spec.in_channels if encoder.startswith("resnet") else 0  # bn_data has no scale, ours is 1

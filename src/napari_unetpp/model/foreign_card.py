@@ -38,8 +38,10 @@ class Imported:
         heads = ", ".join(f"L{d}" for d in spec.heads)
         scaled = f"{intensity.kind} of each stack"
         if intensity.kind == "fixed":
-            pairs = zip(intensity.fixed_offset, intensity.fixed_gain, strict=True)
+            pairs = list(zip(intensity.fixed_offset, intensity.fixed_gain, strict=True))
             scaled = ", ".join(f"(raw - {offset:g}) * {gain:.6g}" for offset, gain in pairs)
+            if set(pairs) == {(0.0, 1.0)}:
+                scaled = "none, images as they are"
         steps = {"steps": ", ".join("x".join(map(str, step)) for step in spec.steps)} if spec.steps else {}
         return {
             "recognised": self.what,
