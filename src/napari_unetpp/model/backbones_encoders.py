@@ -6,6 +6,7 @@ made in `backbones.py`.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
@@ -16,19 +17,19 @@ if TYPE_CHECKING:
     from napari_unetpp.model.unetpp import Nodes
 
 
-class Encoder(nn.Module):
+class Encoder(nn.Module, ABC):
     """Stages of a classification network; `stage` gives one after the other."""
 
+    @abstractmethod
     def stage(self, i: int, image: Tensor, nodes: Nodes) -> Tensor:
         """X^{i,0}, out of the image and of the stages above, which are in `nodes`.
 
         Where the specification has `encoder_feeds`, what X^{i-1,1} up-samples comes into `nodes` as (i, -1).
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def layers_of(self, i: int) -> list[nn.Module]:
         """What runs for X^{i,0} and for no stage above it."""
-        raise NotImplementedError
 
 
 class ChainEncoder(Encoder):
