@@ -121,7 +121,7 @@ def build_encoder(spec: NetworkSpec, *, initialise: bool = True, pretrained: boo
     """
     device = torch.empty(0).device
     if spec.encoder in PREACT:
-        return _preact(spec, initialise=initialise, pretrained=pretrained)
+        return _preact(spec, device, initialise=initialise, pretrained=pretrained)
     if initialise and device.type != "meta":
         return _taken_apart(spec, _create(spec, device, pretrained=pretrained))
     encoder = _taken_apart(spec, _create(spec, torch.device("meta")))
@@ -132,12 +132,11 @@ def build_encoder(spec: NetworkSpec, *, initialise: bool = True, pretrained: boo
     return encoder.to_empty(device=device)
 
 
-def _preact(spec: NetworkSpec, *, initialise: bool, pretrained: bool) -> Encoder:
+def _preact(spec: NetworkSpec, device: torch.device, *, initialise: bool, pretrained: bool) -> Encoder:
     if pretrained:
         raise BackboneError(
             f"encoder {spec.encoder} is none of timm's, which has no weights for it; fine-tune an imported model"
         )
-    device = torch.empty(0).device
     if initialise:
         encoder = PreactResNet(spec.encoder, spec.in_channels, spec.depth)
         for layer in encoder.layers.values():

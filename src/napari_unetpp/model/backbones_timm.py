@@ -78,9 +78,8 @@ def timm_network(
     return _padded(network, name)
 
 
-@lru_cache(
-    maxsize=8
-)  # one model is built again and again, by who counts, checks and loads; timm takes ten times as long as a copy
+# One model is built again and again, by who counts, checks and loads; timm takes ten times as long as a copy.
+@lru_cache(maxsize=8)
 def _on_shapes(name: str, in_channels: int, indices: tuple[int, ...] | None) -> nn.Module:
     network = _created(name_in_timm(name), in_channels, indices, torch.device("meta"), pretrained=False)
     return _padded(network, name)

@@ -7,7 +7,7 @@ format puts to the shapes of the weights.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from napari_unetpp.model.spec import MAX_DEPTH
 from napari_unetpp.model.spec_checks import Padding
@@ -164,3 +164,12 @@ def learned_upsampling(asked: Asked) -> None:
     """Refuse to be told what the weights say."""
     if asked.upsampling is not None:
         raise UnfitError(f"its up-sampling is learned, so it cannot be {asked.upsampling}; leave --upsampling out")
+
+
+def exclusive(spec: NetworkSpec, activation: Any) -> Iterator[str]:
+    """What to say where several classes of Keras are not known to be exclusive."""
+    if spec.classes > 1 and activation != "softmax":
+        yield (
+            f"its {spec.classes} channels are taken for exclusive classes, the first for the background; the original lets each "
+            "say yes or no by itself (sigmoid)"
+        )

@@ -60,6 +60,15 @@ class Layer:
     inputs: tuple[str, ...] = ()
 
 
+def odd_setting(name: str, layer: Layer, wanted: Mapping[str, tuple[Any, ...]]) -> str:
+    """Which setting of a layer is none of those that are wanted, in words; empty where all are. The first one is the usual."""
+    for setting, values in wanted.items():
+        given = layer.config.get(setting, values[0])
+        if any(value not in values for value in (given if isinstance(given, list) else [given])):
+            return f"its layer {name[:80]} has {setting} {str(given)[:80]} where {values[0]} is wanted"
+    return ""
+
+
 def is_keras(path: Path) -> bool:
     """Whether the first bytes, or the members of an archive, are those of Keras."""
     with path.open("rb") as file:

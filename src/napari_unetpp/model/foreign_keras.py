@@ -13,8 +13,18 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from napari_unetpp.model.foreign_found import Found, UnfitError, kernel, learned_upsampling, node, rows, shape
-from napari_unetpp.model.foreign_keras_backbones import agreed_backbone
+from napari_unetpp.model.foreign_found import (
+    Found,
+    UnfitError,
+    exclusive,
+    kernel,
+    learned_upsampling,
+    node,
+    rows,
+    shape,
+)
+from napari_unetpp.model.foreign_hdf5 import odd_setting
+from napari_unetpp.model.foreign_keras_backbones import agreed_backbone, backbone_problem
 from napari_unetpp.model.spec import NetworkSpec
 
 if TYPE_CHECKING:
@@ -88,26 +98,28 @@ def agreed(found: Found, layers: Mapping[str, Layer]) -> Found:
         If it tells of layers or settings that the network does not have.
     """
     told = {name: layer for name, layer in layers.items() if layer.kind}
-    if found.spec.encoder:
-        return agreed_backbone(found, told)
-    notes = list(found.notes)
     if not told:
-        notes.append(
-            "it holds weights alone: ReLU, dropout 0.5 and the original's concatenation (up-sampled first) are assumed; a file of "
-            "the whole model, model.save, would tell"
+        assumed = (
+            "the original's layers and their order are assumed"
+            if found.spec.encoder
+            else "ReLU, dropout 0.5 and the original's concatenation (up-sampled first) are assumed"
         )
-        return replace(found, notes=(*notes, *exclusive(found.spec, "sigmoid")))
+        note = f"it holds weights alone: {assumed}; a file of the whole model, model.save, would tell"
+        return replace(found, notes=(*found.notes, note, *exclusive(found.spec, "sigmoid")))
     if untold := sorted(set(found.modules.values()) - set(told)):
         raise UnfitError(f"its configuration does not tell of its layer {untold[0][:80]}; fetch or save it again")
+    problem_of = backbone_problem if found.spec.encoder else _problem
     for name, layer in told.items():
-        if problem := _problem(name, layer):
+        if problem := problem_of(name, layer):
             raise UnfitError(problem)
+    if found.spec.encoder:
+        return agreed_backbone(found, told)
     rates = {_number(layer.config.get("rate")) for layer in told.values() if layer.kind == "Dropout"}
     if len(rates) > 1:
         raise UnfitError(f"its dropout differs from layer to layer ({', '.join(f'{r:g}' for r in sorted(rates))})")
     spec = replace(found.spec, dropout=rates.pop() if rates else 0.0, concatenation=_concatenation(found.spec, told))
     activation = told[found.modules[f"heads.{spec.depth}"]].config.get("activation")
-    return replace(found, spec=spec, notes=(*notes, *exclusive(spec, activation)))
+    return replace(found, spec=spec, notes=(*found.notes, *exclusive(spec, activation)))
 
 
 def _problem(name: str, layer: Layer) -> str:
@@ -121,7 +133,7 @@ def _problem(name: str, layer: Layer) -> str:
     stride = 2 if layer.kind.startswith("MaxPooling") or name.startswith("up") else 1
     wanted: dict[str, tuple[Any, ...]] = {"dilation_rate": (1,), "groups": (1,), "strides": (stride,)}
     if layer.kind.startswith("MaxPooling"):
-        wanted = {"pool_size": (2,), "strides": (2,)}
+        wanted = {"pool_size": (2,), "strides": (2, None)}  # None: its size
     elif name.startswith("conv"):
         wanted |= {"activation": ("relu",), "padding": ("same",)}
     elif name.startswith("up"):
@@ -130,12 +142,7 @@ def _problem(name: str, layer: Layer) -> str:
         wanted |= {"activation": ("sigmoid", "softmax", "linear", None)}
     else:
         return ""
-    for setting, values in wanted.items():
-        given = layer.config.get(setting, values[0])
-        for value in given if isinstance(given, list) else [given]:
-            if value not in values and not (value is None and setting == "strides"):  # strides of a pooling: its size
-                return f"its layer {name[:80]} has {setting} {str(given)[:80]} where {values[0]} is wanted"
-    return ""
+    return odd_setting(name, layer, wanted)
 
 
 def _concatenation(spec: NetworkSpec, layers: Mapping[str, Layer]) -> Any:
@@ -157,14 +164,6 @@ def _node_names(layers: Mapping[str, Layer], name: str) -> Iterator[str]:
     for source in layers[name].inputs if name in layers else ():
         if match := re.fullmatch(r"(?:conv|dp|up)(\d\d)(?:_[12])?", source):
             yield match[1]
-
-
-def exclusive(spec: NetworkSpec, activation: Any) -> Iterator[str]:
-    if spec.classes > 1 and activation != "softmax":
-        yield (
-            f"its {spec.classes} channels are taken for exclusive classes, the first for the background; the original lets each "
-            "say yes or no by itself (sigmoid)"
-        )
 
 
 def _number(value: Any) -> float:

@@ -16,7 +16,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from napari_unetpp.model.backbones_preact import PREACT
-from napari_unetpp.model.foreign_found import Found, UnfitError, kernel, node
+from napari_unetpp.model.foreign_found import Found, UnfitError, exclusive, kernel, node
+from napari_unetpp.model.foreign_hdf5 import odd_setting
 from napari_unetpp.model.foreign_keras_encoders import find_encoder, named_maps, told_encoder
 from napari_unetpp.model.spec import NetworkSpec
 
@@ -150,26 +151,13 @@ _KINDS: dict[str, dict[str, tuple[Any, ...]]] = {
 
 
 def agreed_backbone(found: Found, told: Mapping[str, Layer]) -> Found:
-    """The network with the epsilons that its configuration tells, which must have the layers of the original and their order.
+    """The network with the epsilons that its configuration tells, which must have its layers in the original's order.
 
     Raises
     ------
     UnfitError
-        If it tells of layers, settings or connections that the network does not have.
+        If it tells of connections that the network does not have.
     """
-    from napari_unetpp.model.foreign_keras import exclusive
-
-    if not told:
-        note = (
-            "it holds weights alone: the original's layers and their order are assumed; a file of the whole model, model.save, "
-            "would tell"
-        )
-        return replace(found, notes=(*found.notes, note, *exclusive(found.spec, "sigmoid")))
-    if untold := sorted(set(found.modules.values()) - set(told)):
-        raise UnfitError(f"its configuration does not tell of its layer {untold[0][:80]}; fetch or save it again")
-    for name, layer in told.items():
-        if problem := _problem(name, layer):
-            raise UnfitError(problem)
     found = replace(found, spec=told_encoder(found.spec, told))
     for i, j in found.spec.nodes:
         if j > 0:
@@ -181,19 +169,14 @@ def agreed_backbone(found: Found, told: Mapping[str, Layer]) -> Found:
     return replace(found, epsilons=epsilons, notes=(*found.notes, *exclusive(found.spec, activation)))
 
 
-def _problem(name: str, layer: Layer) -> str:
+def backbone_problem(name: str, layer: Layer) -> str:
     """What of a layer our network does not have; empty where it has all of it."""
     if layer.kind not in _KINDS:
         return f"its layer {name[:80]} of the kind {layer.kind[:80]} is not in the original; it is another network"
     wanted = dict(_KINDS[layer.kind])
     if layer.kind == "Conv2D":
         wanted["activation"] = ("relu",) if re.match(r"block\d_conv", name) else ("linear", None)
-    for setting, values in wanted.items():
-        given = layer.config.get(setting, values[0])
-        for value in given if isinstance(given, list) else [given]:
-            if value not in values:
-                return f"its layer {name[:80]} has {setting} {str(given)[:80]} where {values[0]} is wanted"
-    return ""
+    return odd_setting(name, layer, wanted)
 
 
 def _check_inputs(found: Found, told: Mapping[str, Layer], i: int, j: int) -> None:

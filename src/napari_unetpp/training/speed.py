@@ -45,10 +45,11 @@ def check_fits(spec: NetworkSpec, options: TrainOptions) -> None:
         With what it takes and what there is.
     """
     free = free_memory(choose_device(options.device))
-    state = _STATE * parameters(spec)
+    count = parameters(spec)
+    state = _STATE * count
     if state > free:
         raise ValueError(
-            f"training {parameters(spec):,} parameters takes {_gib(state)}, and {_gib(free)} are free; use a smaller width or depth"
+            f"training {count:,} parameters takes {_gib(state)}, and {_gib(free)} are free; use a smaller width or depth"
         )
     if options.batch <= AUTOMATIC_BATCH:  # whoever knows better may try
         return
