@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import uuid
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tifffile
 
+from napari_unetpp._whole import beside
 from napari_unetpp.box import ArrayLike, chunk_extent
 
 if TYPE_CHECKING:
@@ -59,8 +59,7 @@ def save_labels(
     dtype = np.dtype(labels.dtype)
     dtype = np.dtype(np.uint8) if dtype.kind == "b" else dtype.newbyteorder("=")
     spacing = _check(path, labels, dtype, axes, spacing_um)
-    # In the same folder, since a rename is atomic only within a file system.
-    partial = path.with_name(f".{path.name[:40]}.{uuid.uuid4().hex[:8]}.partial")
+    partial = beside(path, "partial")
     try:
         _write(partial, labels, dtype, axes, spacing)
         partial.replace(path)

@@ -1,6 +1,7 @@
 """Files and folders that are there as a whole or not at all.
 
-In this order: a file (`whole_file`), a folder (`whole_folder`), and how one that is not wanted goes away (`remove_folder`).
+In this order: where they are made (`beside`), a file (`whole_file`), a folder (`whole_folder`), and how one that is not wanted
+goes away (`remove_folder`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 
 _NAME = 40  # characters of a name that its temporary neighbour repeats: systems allow 255 bytes in all
 _WAITING = "writes that were begun"  # name of the tasks of `_settled`
+
+
+def beside(target: Path, ending: str) -> Path:
+    """A free, hidden path in the same folder: a rename is atomic only within a file system."""
+    return target.with_name(f".{target.name[:_NAME]}.{uuid.uuid4().hex[:8]}.{ending}")
 
 
 @contextmanager
@@ -43,7 +49,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
 
     Where the block fails or is stopped, nothing of that folder is left.
     """
-    temporary = target.with_name(f".{target.name[:_NAME]}.{uuid.uuid4().hex[:8]}.new")
+    temporary = beside(target, "new")
     try:
         yield temporary
     except BaseException as error:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import uuid
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
+from napari_unetpp._whole import beside
 from napari_unetpp.box import Box
 from napari_unetpp.evaluation.boundaries import outline
 from napari_unetpp.inference.labels import label_view
@@ -48,7 +48,7 @@ def save_comparison(
         color = _LEVELS[(level - 1) % len(_LEVELS)]
         panels.append((f"L{level}   IoU {iou[f'L{level}']:.3f}", _overlay(gray, labels, color)))
     picture = _side_by_side(panels)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.png")
+    temporary = beside(path, "png")
     try:
         picture.save(temporary)
         os.replace(temporary, path)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import uuid
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from napari_unetpp._whole import beside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,7 +78,7 @@ def put_in_place(temporary: Path, path: Path) -> None:
     if not path.exists():
         temporary.rename(path)
         return
-    old = path.with_name(f".{path.name[:40]}.{uuid.uuid4().hex[:8]}.old")
+    old = beside(path, "old")
     path.rename(old)
     try:
         temporary.rename(path)
