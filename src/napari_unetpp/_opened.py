@@ -54,7 +54,8 @@ class Opened:
 
     `axes` is None where the file leaves them open; `says` then tells what it does say. `coarser` are
     smaller resolutions of the same image, from fine to coarse. `colours` tells that the samples are
-    red, green and blue, and not just three channels.
+    red, green and blue, and not just three channels. `notes` are sentences for the user about what
+    was chosen or left out while the file was opened.
     """
 
     data: ArrayLike
@@ -65,6 +66,7 @@ class Opened:
     close: Callable[[], None] = close_nothing
     coarser: tuple[ArrayLike, ...] = ()
     colours: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def name_axes(letters: str) -> str | None:

@@ -41,7 +41,8 @@ class Stack:
     """A lazy array whose axes have names and, where they are lengths, spacing.
 
     `axes` holds one letter per axis of `data`, out of "tczyx"; `spacing_um` one number per axis,
-    None where it is unknown and for c and t. Boxes are in prediction axes: those of `axes` except
+    None where it is unknown and for c and t. `notes` are sentences for the user about what was chosen
+    or left out while the stack was opened, one choice each. Boxes are in prediction axes: those of `axes` except
     c, in the order t, z, y, x. Several threads may read at once. A stack closes its file on
     `close()` or at the end of a with statement.
 
@@ -64,6 +65,7 @@ class Stack:
     name: str
     path: Path | None = None
     close: Callable[[], None] = close_nothing
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         shape, who = self.shape, str(self.path or self.name)
@@ -204,7 +206,7 @@ def open_stack(
             )
             raise ValueError(msg)
         spacing = tuple(spacing_um) if spacing_um is not None else tuple(opened.spacing_um.get(axis) for axis in named)
-        return Stack(opened.data, named, spacing, opened.name, path, opened.close)
+        return Stack(opened.data, named, spacing, opened.name, path, opened.close, opened.notes)
     except BaseException:
         opened.close()
         raise

@@ -4,7 +4,7 @@ Decides, in this order: what is written (`hold_request`), which runs can go on (
 of what was written (`rebuild`). Beside ``cells tuned.safetensors`` in the user's folder lie::
 
     cells tuned.safetensors.training            the engine's: weights, optimizer, how far the run was
-    cells tuned.safetensors.training.json       ours: which data, which parent, which options; locked while the run goes on
+    cells tuned.safetensors.training.json       ours: which data, which parent, which options
 
 The second is written as a whole or not at all, before the first step; the first comes with the first epoch, so that without it
 there is nothing to go on with.
@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from napari_unetpp._locks import lock
+from napari_unetpp._locks import Hold, is_held
 from napari_unetpp._whole import whole_file
 from napari_unetpp.gui.train_pairs import PairRequest
 from napari_unetpp.gui.train_work import Scratch, TrainRequest
@@ -28,7 +28,7 @@ from napari_unetpp.model.zoo import SUFFIX, file_sha256, user_folder
 
 FORMAT = 1
 STATE, REQUEST = ".training", ".training.json"
-_held: set[Path] = set()  # by runs of this process, whose own locks do not hinder it everywhere
+LOCK = ".lock"  # of a file of its own: on Windows nobody else may read what is locked
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +53,17 @@ def hold_request(request: TrainRequest, *, resume: bool) -> Iterator[None]:
         If another window trains the same model.
     """
     path = _request_path(request.out)
-    if _is_held(path):
-        raise ValueError(f"{request.name} is being trained in another dock or window; choose another name")
-    _held.add(path)
-    try:
-        if not (resume and path.exists()):
-            _write(path, _values(request))
-        with path.open("rb+") as file:
-            lock(file)
+    busy = f"{request.name} is being trained in another dock, window or program; choose another name"
+    with Hold(_lock_path(request.out), busy):
+        try:
+            if not (resume and path.exists()):
+                _write(path, _values(request))
             yield
-    finally:
-        _held.discard(path)
-        if not _state_path(request.out).exists():  # it ended by itself, or before its first epoch
-            forget_request(request.out)
+        finally:
+            if not _state_path(request.out).exists():  # it ended by itself, or before its first epoch
+                forget_request(request.out)
+            with suppress(PermissionError):  # Windows keeps it while it is open
+                _lock_path(request.out).unlink(missing_ok=True)
 
 
 def forget_request(out: Path) -> None:
@@ -79,11 +77,11 @@ def unfinished() -> Generator[tuple[Unfinished, ...]]:
     folder, found = user_folder(), []
     for path in folder.glob(f"*{SUFFIX}{REQUEST}"):  # of a run that was killed before its first epoch
         out = path.with_name(path.name.removesuffix(REQUEST))
-        if not _state_path(out).exists() and not _is_held(path):
+        if not _state_path(out).exists() and not is_held(_lock_path(out)):
             forget_request(out)
     for state in sorted(folder.glob(f"*{SUFFIX}{STATE}")):
         out = state.with_name(state.name.removesuffix(STATE))
-        if not _is_held(_request_path(out)):
+        if not is_held(_lock_path(out)):
             found.append(Unfinished(out, _read(_request_path(out))))
     yield tuple(found)
 
@@ -151,6 +149,10 @@ def _request_path(out: Path) -> Path:
     return out.with_name(out.name + REQUEST)
 
 
+def _lock_path(out: Path) -> Path:
+    return out.with_name(f".{out.name}{LOCK}")
+
+
 def _state_path(out: Path) -> Path:
     return out.with_name(out.name + STATE)  # as training.resume, which would import torch
 
@@ -168,13 +170,3 @@ def _read(path: Path) -> Mapping[str, Any]:
     except (OSError, ValueError):
         return {}
     return values if isinstance(values, dict) and values.get("format") == FORMAT else {}
-
-
-def _is_held(path: Path) -> bool:
-    if path in _held:
-        return True
-    try:
-        with path.open("rb+") as file:
-            return lock(file) is False  # closing it gives the lock back
-    except OSError:
-        return False

@@ -38,9 +38,9 @@ from napari_unetpp.training.corrections_folder import (
     KEY,
     SUFFIX,
     CorrectionsError,
-    Hold,
     damaged,
     disk,
+    hold_folder,
     is_corrections,
     plain,
 )
@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
+
+    from napari_unetpp._locks import Hold
 
 __all__ = [
     "SUFFIX",
@@ -264,7 +266,7 @@ def open_corrections(path: str | Path, mode: Literal["r", "r+"] = "r") -> Correc
         raise FileNotFoundError(f"no corrections at {path}; make them first, or check the path")
     if not is_corrections(path):
         raise CorrectionsError(f"{path} is no folder of corrections of napari-unetpp, or it is damaged")
-    hold = Hold(path) if mode == "r+" else None
+    hold = hold_folder(path) if mode == "r+" else None
     try:
         corrections = Corrections(path, zarr.open_group(path, mode=mode), hold)
         if hold is not None:

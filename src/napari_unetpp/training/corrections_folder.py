@@ -1,6 +1,6 @@
 """A folder of corrections on a disk that may be full, read-only or used by somebody else.
 
-Decides, in this order: what is ours, who may paint (`Hold`), in which words the disk's and a folder's faults are told, and
+Decides, in this order: what is ours, who may paint (`hold_folder`), in which words the disk's and a folder's faults are told, and
 how values become JSON (`plain`).
 """
 
@@ -10,9 +10,9 @@ import errno
 import json
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
-from napari_unetpp._locks import lock
+from napari_unetpp._locks import Hold, InUse
 from napari_unetpp.box import Box
 from napari_unetpp.model.card import ClassInfo
 
@@ -37,41 +37,21 @@ def is_corrections(path: Path) -> bool:
         return False
 
 
-class Hold:
-    """The right to paint on a folder; one at a time has it. The system takes it from a process that ends in any way.
+def hold_folder(path: Path) -> Hold:
+    """The right to paint on a folder; one window or program at a time has it.
 
     Raises
     ------
     CorrectionsError
         Where another has it.
     """
-
-    def __init__(self, path: Path) -> None:
-        self._file: IO[bytes] | None = None
-        with disk(path):
-            file = (path / ".lock").open("ab")
-        ours = lock(file)
-        if ours is False:
-            file.close()
-            raise CorrectionsError(f"{path} is being painted on in another window or program; close it there first")
-        if ours is None:
-            file.close()
-            return  # a network drive without locks: better without than not at all
-        self._file = file
-
-    @property
-    def held(self) -> bool:
-        """Whether it was not given back."""
-        return not self._released
-
-    _released = False
-
-    def release(self) -> None:
-        """Give it back; more than once is fine."""
-        self._released = True
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+    with disk(path):
+        try:
+            return Hold(
+                path / ".lock", f"{path} is being painted on in another window or program; close it there first"
+            )
+        except InUse as error:
+            raise CorrectionsError(str(error)) from None
 
 
 def damaged(path: Path, what: str) -> CorrectionsError:
