@@ -1,19 +1,43 @@
-"""A hash of every voxel of a stack, by which a run knows its images again."""
+"""Hashes of voxels, by which a run knows its images again: of a whole stack, and of what one tile reads."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_unetpp.box import Box, chunk_extent
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
     from napari_unetpp.stacks import Stack
 
 _BYTES_AT_ONCE = 2**26
+
+
+def hash_voxels(voxels: NDArray[Any]) -> int:
+    """Hash of an array, 1 to 2**64 - 1: of its values, shape and type, whatever its strides and byte order.
+
+    sha256 cut to 64 bits. Most processors have instructions for it: 1.4 GiB/s, where a network takes some MB/s.
+    """
+    plain = np.ascontiguousarray(voxels, voxels.dtype.newbyteorder("<"))
+    digest = hashlib.sha256(repr((plain.shape, plain.dtype.str)).encode())
+    digest.update(plain.data.cast("B") if plain.size else b"")
+    return _number(digest.digest())
+
+
+def hash_together(hashes: Iterable[int]) -> int:
+    """One hash, 1 to 2**64 - 1, of several in their order."""
+    return _number(hashlib.sha256(b"".join(one.to_bytes(8, "little") for one in hashes)).digest())
+
+
+def _number(digest: bytes) -> int:
+    return int.from_bytes(digest[:8], "little") or 1  # 0 stands for "not known"
 
 
 def stack_digest(stack: Stack) -> str:

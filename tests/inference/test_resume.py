@@ -12,8 +12,10 @@ import pytest
 from napari_unetpp.box import Box
 from napari_unetpp.inference import runs
 from napari_unetpp.inference.predict import make_record, measure_stack, open_run, predict_stack
+from napari_unetpp.inference.seen import ChangedImageError
 from napari_unetpp.inference.store import PredictionStore, StoreError, open_store
 from napari_unetpp.inference.tiles import Overlap, Seamless, plan_tiles
+from napari_unetpp.model.intensity import Scaling
 from napari_unetpp.stacks import open_stack
 
 TILINGS = [Seamless(inner=32, halo=8), Overlap(16, 8, "mean"), Overlap(16, 8, "gaussian")]
@@ -88,10 +90,10 @@ def test_a_crash_in_the_middle_of_a_tile(make_model, stack, tmp_path, monkeypatc
             raise PowerCutError
         whole_write(store, tile, probabilities)
 
-    def broken_mark(store, tile):
+    def broken_mark(store, tile, seen):
         if store.done_count == 2:  # all is written, nothing is marked
             raise PowerCutError
-        whole_mark(store, tile)
+        whole_mark(store, tile, seen)
 
     with monkeypatch.context() as patch:
         patch.setattr(PredictionStore, part, broken_write if part == "write" else broken_mark)
@@ -139,12 +141,26 @@ def test_visible_tiles_are_predicted_first(make_model, stack, tmp_path):
 
 
 def test_a_continued_run_keeps_the_scaling_of_its_beginning(make_model, stack, tmp_path, monkeypatch):
+    """Another version of numpy may round differently, which must not be seen in the voxels."""
     model = make_model()
     next(start(tmp_path / "store", stack, model, TILINGS[0]))
     recorded = open_store(tmp_path / "store").record["scaling"]
-    monkeypatch.setattr(runs, "measure_stack", lambda *_: pytest.fail("measured again"))
+    rounded = Scaling(tuple(n * (1 + 1e-13) for n in recorded["offset"]), tuple(recorded["gain"]))
+    assert rounded.to_json() != recorded
+    monkeypatch.setattr(runs, "measure_stack", lambda *_: rounded)
     list(start(tmp_path / "store", stack, model, TILINGS[0]))
     assert open_store(tmp_path / "store").record["scaling"] == recorded
+
+
+def test_other_intensities_anywhere_are_another_image(make_model, stack, tmp_path, monkeypatch):
+    """The part that is not predicted yet has no hash, but the scaling depends on it."""
+    model = make_model()
+    monkeypatch.setattr(runs, "stack_hash", lambda stack: "the same")
+    next(start(tmp_path / "other", stack, model, TILINGS[0], batch=1))
+    brighter = np.array(stack.data)
+    brighter[-1] += 50
+    with pytest.raises(ChangedImageError, match="its intensities are others; overwrite it"):
+        start(tmp_path / "other", replace(stack, data=brighter), model, TILINGS[0])
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from napari_unetpp._locks import Hold
     from napari_unetpp.cli._job import Job
     from napari_unetpp.inference.events import PlaneDone, TileDone, Waiting
     from napari_unetpp.inference.store import PredictionStore
 
 
-def predicting(job: Job, store: PredictionStore, batch: int) -> Generator[TileDone | PlaneDone | Waiting, None, None]:
+def predicting(
+    job: Job, store: PredictionStore, batch: int, hold: Hold
+) -> Generator[TileDone | PlaneDone | Waiting, None, None]:
     """What the job's run yields, along z or along z, y and x."""
-    options: dict[str, Any] = {"backend": job.backend, "memory": job.memory, "threads": job.threads}
+    options: dict[str, Any] = {"backend": job.backend, "memory": job.memory, "threads": job.threads, "hold": hold}
     if job.planes is None:
         from napari_unetpp.inference.predict import predict_stack
 

@@ -23,6 +23,7 @@ from napari_unetpp.cli._output import BadUsage, Bar, Failure, Output, is_disk_fu
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from napari_unetpp._locks import Hold
     from napari_unetpp.box import Box
     from napari_unetpp.inference.backends import Backend
     from napari_unetpp.inference.planes import Planes
@@ -72,15 +73,27 @@ def run(job: Job, say: Output) -> tuple[PredictionStore, dict[str, Any]]:
         precision=job.backend.precision,
         planes=None if job.planes is None else job.planes.describe(),
     )
-    fresh = job.overwrite or not existed
+    with store.hold() as hold:
+        return store, _told(job, store, say, fresh=job.overwrite or not existed, hold=hold)
+
+
+def _told(job: Job, store: PredictionStore, say: Output, *, fresh: bool, hold: Hold) -> dict[str, Any]:
+    """What the run summarises; where it ends early, what is left of it is told."""
+    from napari_unetpp.inference.folders import GoneError
+    from napari_unetpp.inference.seen import ChangedImageError
+
     try:
-        return store, _predict(job, store, say, fresh)
+        return _predict(job, store, say, fresh, hold)
+    except (GoneError, ChangedImageError):
+        raise
     except KeyboardInterrupt:
+        store.check()
         raise KeyboardInterrupt(
             f"cancelled: {job.output} holds {' of '.join(map(str, counted(job, store)))} tiles; the same "
             "command goes on from there" + (" (without --overwrite)" if job.overwrite else "")
         ) from None
     except Exception as error:
+        store.check()  # what failed may be that it is gone, and what lies there now is not ours
         done, total = counted(job, store)
         if isinstance(error, MemoryError):
             error.add_note("choose a smaller --patch, or bound it with --memory")
@@ -94,7 +107,7 @@ def run(job: Job, say: Output) -> tuple[PredictionStore, dict[str, Any]]:
         ) from error
 
 
-def _predict(job: Job, store: PredictionStore, say: Output, fresh: bool) -> dict[str, Any]:
+def _predict(job: Job, store: PredictionStore, say: Output, fresh: bool, hold: Hold) -> dict[str, Any]:
     from napari_unetpp.inference.events import Waiting
 
     began, (before, total) = time.monotonic(), counted(job, store)
@@ -109,8 +122,10 @@ def _predict(job: Job, store: PredictionStore, say: Output, fresh: bool) -> dict
     # A continued run must group its patches as its beginning did, to end in the same bytes.
     batch = int(store.record.get("batch", best))
     _tell_start(job, store, say)
+    if before:
+        say.say(f"{job.output} holds {before} of {total} tiles; comparing the image with the one that they are of")
     voxels = 0
-    with Bar(say, "segment", total, before) as bar, closing(predicting(job, store, batch)) as events:
+    with Bar(say, "segment", total, before) as bar, closing(predicting(job, store, batch, hold)) as events:
         for event in events:
             if isinstance(event, Waiting):
                 continue
@@ -210,6 +225,7 @@ def write_labels(store: PredictionStore, path: Path, level: int, threshold: floa
     from napari_unetpp.stacks import save_labels
 
     save_labels(path, label_view(store, level, threshold), store.axes, store.spacing_um)
+    store.check()  # labels of a store that is gone are empty
     files = {*store.record.get("label_files", ()), str(path.absolute())}
     store.update_record({"label_files": sorted(files)})
     say.say(f"{path}: labels of L{level}")

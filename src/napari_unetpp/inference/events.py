@@ -52,3 +52,11 @@ class PlaneDone:
 @dataclass(frozen=True, slots=True)
 class Waiting:
     """Nothing was finished for a heartbeat; whoever iterates may stop here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checking(Waiting):
+    """So many of the tiles of an earlier run were compared with the image as it is now; whoever iterates may stop here."""
+
+    done: int
+    total: int

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,10 @@ KEY = "napari-unetpp"  # of the root's attributes; a folder without it is not ou
 
 class StoreError(ValueError):
     """The folder is not a prediction store, is damaged, or does not fit; one line for the user."""
+
+
+class GoneError(StoreError):
+    """The folder of a store is no longer the one that was opened."""
 
 
 def refuse_occupied(path: Path, *, overwrite: bool) -> None:
@@ -73,9 +78,37 @@ def is_store(path: Path) -> bool:
         return False
 
 
-def put_in_place(temporary: Path, path: Path) -> None:
-    """Rename, with an old store moved aside first and removed last."""
-    if not path.exists():
+def identity(path: Path) -> tuple[int, int] | None:
+    """What tells a folder from another of the same name; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def remove_remains(path: Path) -> None:
+    """Remove what zarr made anew of a store that was deleted: chunks without the metadata of any array.
+
+    zarr makes the folders that it writes into. Such a folder cannot be opened by anybody.
+    """
+    if path.is_dir() and not path.is_symlink() and not any(path.rglob("zarr.json")):
+        ours = {"done", ".lock", ".planes"}
+        if all(entry.name in ours or re.fullmatch(r"L\d+", entry.name) for entry in path.iterdir()):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def put_in_place(temporary: Path, path: Path, *, overwrite: bool) -> None:
+    """Rename; with `overwrite` an old store is moved aside first and removed last.
+
+    Raises
+    ------
+    FileExistsError
+        Where another run has made a store there meanwhile.
+    """
+    if not overwrite or not path.exists():
+        if os.path.lexists(path):
+            raise FileExistsError(f"{path} was made by another run meanwhile; wait for it, or name another path")
         temporary.rename(path)
         return
     old = beside(path, "old")

@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
+from zarr.codecs import Crc32cCodec, ZstdCodec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 VERSION = "0.5"
+SEEN = "done/seen"  # name of the array of hashes
 DONE_CHUNK = 4096  # a mark rewrites one chunk of the done map, so it must stay small
+# zarr's own compression, and a checksum of each chunk: a flipped bit on a disk is an error, and not another voxel.
+CODECS = (ZstdCodec(level=0), Crc32cCodec())
 _TYPES = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
 
 
@@ -71,22 +75,30 @@ def create_level(
         shape=(*shape[:place], len(classes), *shape[place:]),
         chunks=(*chunks[:place], 1, *chunks[place:]),
         dtype=np.uint8,
+        compressors=CODECS,
         dimension_names=tuple(array_axes(axes)),
     )
 
 
 def create_done(group: zarr.Group, levels: Sequence[int], grid: Sequence[int]) -> None:
-    """Add the done map of every level, one element a tile, all 0; old ones are replaced."""
+    """Add what is known of each tile: the done map of every level, and a hash of the voxels that were read; all 0.
+
+    Old ones are replaced.
+    """
     chunks, room = [], DONE_CHUNK
     for extent in reversed(grid):
         chunks.append(max(1, min(extent, room)))
         room //= chunks[-1]
-    for level in levels:
+    # The hashes first: where the done maps of all levels are there, so are they.
+    names: dict[str, type[np.unsignedinteger[Any]]] = {SEEN: np.uint64}
+    names.update({f"done/L{level}": np.uint8 for level in levels})
+    for name, dtype in names.items():
         group.create_array(
-            f"done/L{level}",
+            name,
             shape=tuple(grid),
             chunks=tuple(reversed(chunks)),
-            dtype=np.uint8,
+            dtype=dtype,
+            compressors=CODECS,
             overwrite=True,
         )
 

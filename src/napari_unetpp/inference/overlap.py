@@ -76,8 +76,8 @@ def patch_groups(tiles: Tiles, bands: Iterable[Tile], batch: int) -> Iterator[Pa
     """
     if not isinstance(tiles.tiling, Overlap):
         raise TypeError(f"bands are made of patches; {tiles.tiling} has none")
-    lead, patch = tiles.leading, tiles.input_extent[0]
-    row_starts, *other_starts = tiles.patch_starts
+    lead = tiles.leading
+    _, *other_starts = tiles.patch_starts
     corners = list(itertools.product(*other_starts))
     parts = [tuple(corners[i : i + batch]) for i in range(0, len(corners), batch)]
     added = -1  # last row of patches in the sums
@@ -85,13 +85,27 @@ def patch_groups(tiles: Tiles, bands: Iterable[Tile], batch: int) -> Iterator[Pa
     for tile in bands:
         place, first, stop = tile.inner.start[:lead], tile.inner.start[lead], tile.inner.stop[lead]
         follows = neighbour == (*place, first)
-        rows = [s for s in row_starts if s < stop and s + patch > first and not (follows and s <= added)]
+        rows = [s for s in rows_touching(tiles, tile) if not (follows and s <= added)]
         if not rows:  # the patches of the band before reach over all of this one
             yield PatchGroup(tile, added, (), opens=False, closes=True)
         for row, part in itertools.product(rows, parts):
             opens = not follows and (row, part) == (rows[0], parts[0])
             yield PatchGroup(tile, row, part, opens, closes=(row, part) == (rows[-1], parts[-1]))
         added, neighbour = rows[-1] if rows else added, (*place, stop)
+
+
+def rows_touching(tiles: Tiles, band: Tile) -> list[int]:
+    """First voxels, along the first spatial axis, of the rows of patches that hold a voxel of a band."""
+    first, stop = band.inner.start[tiles.leading], band.inner.stop[tiles.leading]
+    return [s for s in tiles.patch_starts[0] if s < stop and s + tiles.input_extent[0] > first]
+
+
+def row_box(tiles: Tiles, band: Tile, row: int) -> Box:
+    """What is read for a row of patches that begins at `row`, in prediction axes."""
+    lead, (rows, *edges) = tiles.leading, tiles.input_extent
+    place = band.inner.start[:lead]
+    across = tuple(map(max, tiles.shape[lead + 1 :], edges))
+    return Box((*place, row, *(0,) * len(across)), (*(i + 1 for i in place), row + rows, *across))
 
 
 class PatchReader:
@@ -113,14 +127,12 @@ class PatchReader:
         """One array (channel, *patch) for each corner of the group."""
         if not group.corners:
             return []
-        lead, (rows, *edges) = self._tiles.leading, self._patch
+        lead, (_, *edges) = self._tiles.leading, self._patch
         place = group.band.inner.start[:lead]
         if self._key != (*place, group.row):
-            across = tuple(map(max, self._tiles.shape[lead + 1 :], edges))
-            after = tuple(i + 1 for i in place)
-            box = Box((*place, group.row, *(0,) * len(across)), (*after, group.row + rows, *across))
+            box = row_box(self._tiles, group.band, group.row)
             raw = self._read(box)
-            self._key, self._row = (*place, group.row), raw.reshape(raw.shape[0], rows, *across)
+            self._key, self._row = (*place, group.row), raw.reshape(raw.shape[0], *box.shape[lead:])
         return [
             self._row[(slice(None), slice(None), *(slice(a, a + edge) for a, edge in zip(c, edges, strict=True)))]
             for c in group.corners

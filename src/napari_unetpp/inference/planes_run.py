@@ -7,11 +7,12 @@ final (`_slab`).
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from napari_unetpp._voxel_hash import hash_together
 from napari_unetpp.box import Box
 from napari_unetpp.inference.backends import Backend, prepare
 from napari_unetpp.inference.events import PlaneDone, TileDone, Waiting
@@ -27,11 +28,13 @@ from napari_unetpp.inference.planes_kept import (
     to_counts16,
 )
 from napari_unetpp.inference.runs import join_run, keep_calibration
+from napari_unetpp.inference.seen import check_image_along_three, plane_hashes
 from napari_unetpp.inference.stages import Run, run_stages
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from napari_unetpp._locks import Hold
     from napari_unetpp.inference.pace import Pace
     from napari_unetpp.inference.planes import Axis, Planes
     from napari_unetpp.inference.stages import Parts
@@ -54,6 +57,8 @@ def predict_planes(
     threads: int | None = None,
     pace: Pace | None = None,
     heartbeat: float | None = None,
+    hold: Hold | None = None,
+    checked: bool = False,
 ) -> Generator[TileDone | PlaneDone | Waiting, None, None]:
     """An event for each part that has become safe on disk; closing the generator is Cancel.
 
@@ -70,6 +75,7 @@ def predict_planes(
         As `predict_stack`.
     """
     check_input(stack, model)
+    mine = store.hold() if hold is None else None
     backend = backend or prepare(model)
     scaling = join_run(store, stack, model, planes.tiles, precision=backend.precision, planes=planes.describe())
     keep_calibration(store, backend)
@@ -83,7 +89,16 @@ def predict_planes(
         backend.plan(tiles.level, tiles.input_extent, batches[axis], 1, memory, threads or 1)
     stages = partial(run_stages, memory=memory, threads=threads, pace=pace, heartbeat=heartbeat)
     work = _Work(stack, model, backend, planes, store, scaling, batches, stages)
-    return _events(work, region)
+
+    def events() -> Generator[TileDone | PlaneDone | Waiting, None, None]:
+        with mine or nullcontext():
+            for event in () if checked else check_image_along_three(stack, planes, store):
+                if heartbeat is not None:
+                    yield event
+            yield from _events(work, region, heartbeat is not None)
+            store.check_whole()
+
+    return events()
 
 
 def count_parts(planes: Planes, store: PredictionStore, region: Box | None = None) -> tuple[int, int]:
@@ -123,7 +138,7 @@ class _Work:
         return Run(stack, self.model, self.backend, tiles, self.scaling, self.batches[axis], counts=False)
 
 
-def _events(work: _Work, region: Box | None) -> Generator[TileDone | PlaneDone | Waiting, None, None]:
+def _events(work: _Work, region: Box | None, waiting: bool) -> Generator[TileDone | PlaneDone | Waiting, None, None]:
     began, voxels = time.monotonic(), 0
     done, total = count_parts(work.planes, work.store, region)
     begun: list[Box] = []  # slabs of which nothing was kept before
@@ -132,6 +147,16 @@ def _events(work: _Work, region: Box | None) -> Generator[TileDone | PlaneDone |
         open_tiles = ~work.store.done() & work.planes.tiles.touching(slab)
         if not box.size or not (open_tiles & work.planes.tiles.touching(box)).any():
             continue
+        hashes = []
+        for plane in plane_hashes(work.stack, work.planes, slab):
+            hashes.append(plane)
+            if waiting:
+                yield Waiting()
+        hashed = hash_together(hashes)
+        tiles_open = [tile for tile in work.planes.tiles if open_tiles[tile.index]]
+        if any(work.store.seen(tile) != hashed for tile in tiles_open):
+            remove_slab(work.store.path, slab)  # what was kept of it is of another image
+            work.store.mark_seen(tiles_open, hashed)
         if not slab_folder(work.store.path, slab).exists():
             begun.append(slab)
         with closing(_slab(work, slab, box)) as finished:
@@ -195,5 +220,5 @@ def _average(store: PredictionStore, kept: dict[Axis, KeptSide], first: int, par
             mine = to_counts16(head.reshape(across_y.shape))
             means[d] = mean_of_three(mine, across_y, across_x).reshape(head.shape)
         store.write(tile, means)
-        store.mark_done(tile)
+        store.mark_done(tile, store.seen(tile))
     return [tile for tile, _ in parts]

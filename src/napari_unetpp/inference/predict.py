@@ -11,6 +11,7 @@ may round differently in batches of different sizes, and a continued run must en
 from __future__ import annotations
 
 import time
+from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,14 +22,16 @@ from napari_unetpp.inference.inputs import check_input, measure_stack
 from napari_unetpp.inference.outputs import to_uint8
 from napari_unetpp.inference.region import RegionCache, predict_region
 from napari_unetpp.inference.runs import join_run, keep_calibration, make_record, open_run
+from napari_unetpp.inference.seen import SeenVoxels, check_image
 from napari_unetpp.inference.stages import Run, run_stages
 from napari_unetpp.inference.tiles import Tile, Tiles, plan_tiles, tiling_from_card
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Iterable, Iterator
 
     from numpy.typing import NDArray
 
+    from napari_unetpp._locks import Hold
     from napari_unetpp.box import Box
     from napari_unetpp.inference.pace import Pace
     from napari_unetpp.inference.store import PredictionStore
@@ -66,11 +69,14 @@ def predict_stack(
     threads: int | None = None,
     pace: Pace | None = None,
     heartbeat: float | None = None,
+    hold: Hold | None = None,
+    checked: bool = False,
 ) -> Generator[TileDone | Waiting, None, None]:
     """An event for each tile that has become safe on disk; closing the generator is Cancel.
 
     Tiles that the store has already are skipped, so a second run goes on where the first stopped
-    and ends in the same bytes. Reading and writing go on beside the network, so after Cancel some
+    and ends in the same bytes. Before that the image is compared with the one that they were predicted
+    from, voxel by voxel. Reading and writing go on beside the network, so after Cancel some
     more tiles may be safe than were told. What cannot work is refused by this call, before any event.
 
     Parameters
@@ -90,38 +96,57 @@ def predict_stack(
     pace
         To stop the workers from another thread, or to make them leave a core to the user for a while.
     heartbeat
-        Seconds after which a `Waiting` comes where no tile was finished; None waits.
+        Seconds after which a `Waiting` comes where no tile was finished; None waits. With it, a `Checking` comes
+        for each tile whose image was compared.
+    hold
+        The right to write to the store, which the caller has; None takes it for this run.
+    checked
+        The caller has compared the image already (`check_image`).
 
     Raises
     ------
     ValueError
-        Where the model cannot take the stack, or (StoreError) the store is of another run.
+        Where the model cannot take the stack, (StoreError) the store is of another run or of an image
+        that has changed, or (InUse) another run writes to it.
     MemoryError
         Where `memory` is given and too little for one input.
     OSError
         Where the disk is full or gone; what was yielded is safe.
     """
     check_input(stack, model)
+    mine = store.hold() if hold is None else None
     backend = backend or prepare(model)
     scaling = join_run(store, stack, model, tiles, precision=backend.precision)
     keep_calibration(store, backend)
     batch = backend.best_batch(tiles.level, tiles.input_extent) if batch is None else batch
-    run = Run(stack, model, backend, tiles, scaling, batch, counts=True)
+    seen = SeenVoxels(stack, tiles)
+    run = Run(stack, model, backend, tiles, scaling, batch, counts=True, seen=seen)
 
     def collect(parts: list[tuple[Tile, dict[int, NDArray[Any]]]]) -> list[Tile]:
         for tile, heads in parts:
             store.write(tile, heads)
-            store.mark_done(tile)
+            store.mark_done(tile, seen.of(tile))
         return [tile for tile, _ in parts]
 
-    wanted = ~store.done()
-    if region is not None:
-        wanted &= tiles.touching(region)
-    finished = run_stages(run, wanted.ravel(), collect, memory=memory, threads=threads, pace=pace, heartbeat=heartbeat)
-    return _events(finished, store.done_count, len(tiles))
+    wanted = np.zeros(len(tiles), bool)
+    finished = run_stages(run, wanted, collect, memory=memory, threads=threads, pace=pace, heartbeat=heartbeat)
+
+    def events() -> Generator[TileDone | Waiting, None, None]:
+        with mine or nullcontext(), closing(finished):
+            for event in () if checked else check_image(stack, tiles, store):
+                if heartbeat is not None:
+                    yield event
+            todo = ~store.done()
+            if region is not None:
+                todo &= tiles.touching(region)
+            wanted[:] = todo.ravel()
+            yield from _told(finished, store.done_count, len(tiles))
+            store.check_whole()
+
+    return events()
 
 
-def _events(finished: Iterator[list[Tile] | None], done: int, total: int) -> Generator[TileDone | Waiting, None, None]:
+def _told(finished: Iterable[list[Tile] | None], done: int, total: int) -> Generator[TileDone | Waiting, None, None]:
     began, voxels = time.monotonic(), 0
     for tiles in finished:
         if tiles is None:
@@ -198,5 +223,5 @@ def predict_tiles(
     backend = backend or prepare(model, stack=stack)
     batch = backend.best_batch(tiles.level, tiles.input_extent) if batch is None else batch
     run = Run(stack, model, backend, tiles, scaling, batch, counts=False)
-    for parts in run_stages(run, wanted, lambda parts: parts, memory=memory, threads=threads):
+    for parts in run_stages(run, wanted.copy(), lambda parts: parts, memory=memory, threads=threads):
         yield from parts or ()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from napari_unetpp import __version__
 from napari_unetpp.inference.folders import refuse_stack
 from napari_unetpp.inference.inputs import check_input, measure_stack
+from napari_unetpp.inference.seen import ChangedImageError
 from napari_unetpp.inference.store import PredictionStore, StoreError, create_store, open_store
 from napari_unetpp.model.intensity import Scaling
 from napari_unetpp.model.sampling import stack_hash
@@ -44,7 +46,8 @@ def make_record(
 
     ``model_sha256``, ``tiling``, ``levels``, ``shape``, ``precision``, ``stack_sample`` and ``planes`` decide whether
     another run may go on where this one stopped. ``stack_sample`` is a hash of a few voxels instead of a name, so
-    that a moved file and the layer it was opened as stay the same image; ``planes`` is there only where a 2D model
+    that a moved file and the layer it was opened as stay the same image, and another image is refused at once; every
+    voxel is compared later (`check_image`). ``planes`` is there only where a 2D model
     went along z, y and x.
     """
     record = {
@@ -140,22 +143,28 @@ def join_run(
 ) -> Scaling:
     """The scaling with which a run fills a store; its record is written where there is none yet.
 
-    A continued run takes the numbers that its beginning measured.
+    A continued run takes the numbers that its beginning measured, if the image still has them.
 
     Raises
     ------
     StoreError
-        Where the store is of another shape, or holds the predictions of another run.
+        Where the store is of another shape, or holds the predictions of another run or of an image that has changed.
     """
     if tiles.shape != stack.shape_predicted:
         raise ValueError(
             f"tiles were planned for shape {tiles.shape}, but {stack.name!r} has "
             f"{stack.shape_predicted}; plan them with stack.shape_predicted"
         )
-    scaling = _stored_scaling(store) or measure_stack(stack, model)
+    measured, stored = measure_stack(stack, model), _stored_scaling(store)
+    scaling = stored or measured
     record = make_record(stack, model, tiles, scaling, command, precision, planes)
     if "model_sha256" in store.record:
         _refuse_other_run(store, record)
+        if not _same_scaling(measured, scaling):
+            raise ChangedImageError(
+                f"{stack.name} has changed since {store.path} was predicted from it: its intensities are others; "
+                "overwrite it (--overwrite), or name another path"
+            )
     mine = (store.shape, store.axes, store.levels, len(store.classes))
     levels = model.spec.heads_up_to(tiles.level)
     wanted = (tiles.shape, stack.axes_predicted, levels, model.spec.classes)
@@ -235,6 +244,21 @@ def _shown(record: Mapping[str, Any], key: str) -> str:
 def _stored_scaling(store: PredictionStore) -> Scaling | None:
     values = store.record.get("scaling")
     return None if values is None else Scaling.from_json(values)
+
+
+def _same_scaling(one: Scaling, other: Scaling) -> bool:
+    """Whether two scalings are the same numbers, up to what another version of numpy may round differently."""
+
+    def alike(a: Any, b: Any) -> bool:
+        if isinstance(a, dict) and isinstance(b, dict):
+            return a.keys() == b.keys() and all(alike(a[key], b[key]) for key in a)
+        if isinstance(a, list) and isinstance(b, list):
+            return len(a) == len(b) and all(map(alike, a, b))
+        if isinstance(a, int | float) and isinstance(b, int | float):
+            return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12)
+        return bool(a == b)
+
+    return alike(*(json.loads(json.dumps(scaling.to_json())) for scaling in (one, other)))
 
 
 def _weights_sha256(model: Model) -> str:

@@ -26,11 +26,13 @@ from napari_unetpp.inference.tiling import Overlap
 from napari_unetpp.model.sampling import read_raw
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from numpy.typing import NDArray
 
+    from napari_unetpp.box import Box
     from napari_unetpp.inference.backends import Backend, Work
+    from napari_unetpp.inference.seen import SeenVoxels
     from napari_unetpp.inference.tiles import Tile, Tiles
     from napari_unetpp.model.checkpoint import Model
     from napari_unetpp.model.intensity import Scaling
@@ -50,6 +52,8 @@ class Run:
         Most tiles or patches in one pass; they are grouped by it.
     counts
         Give uint8 with 255 = 1.0 instead of float32.
+    seen
+        Reads the stack and keeps the hashes of what it read; None reads without.
     """
 
     stack: Stack
@@ -59,6 +63,7 @@ class Run:
     scaling: Scaling
     batch: int
     counts: bool
+    seen: SeenVoxels | None = None
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -67,6 +72,10 @@ class Run:
     @property
     def levels(self) -> tuple[int, ...]:
         return self.model.spec.heads_up_to(self.tiles.level)
+
+    def read(self, box: Box) -> NDArray[Any]:
+        """Raw voxels (channel, *box.shape)."""
+        return read_raw(self.stack, box) if self.seen is None else self.seen.read(box)
 
     def inputs(self, raws: list[NDArray[Any]]) -> NDArray[np.float32]:
         """Network input (batch, channel, *spatial) of raw voxels."""
@@ -82,7 +91,7 @@ def run_stages(
     threads: int | None = None,
     pace: Pace | None = None,
     heartbeat: float | None = None,
-) -> Iterator[Result | None]:
+) -> Generator[Result | None, None, None]:
     """What `then` makes of the finished tiles of each job; None where a heartbeat passed without any.
 
     The work is planned by this call, before anything runs.
@@ -90,7 +99,7 @@ def run_stages(
     Parameters
     ----------
     wanted
-        Which tiles, by number.
+        Which tiles, by number. It is looked at, and changed, while the stages run.
     then
         Called in one thread, beside the network.
 
@@ -101,7 +110,7 @@ def run_stages(
     """
     pace, threads = Pace(pace), threads or torch.get_num_threads()
     kind = _OverlapStages if isinstance(run.tiles.tiling, Overlap) else _SeamlessStages
-    stages: _Stages = kind(run, wanted.copy())
+    stages: _Stages = kind(run, wanted)
     tiles = run.tiles
     stages.work = run.backend.plan(tiles.level, tiles.input_extent, run.batch, stages.passes, memory, threads)
     return _running(stages, then, threads, pace, heartbeat)
@@ -109,7 +118,7 @@ def run_stages(
 
 def _running(
     stages: _Stages, then: Callable[[Parts], Result], threads: int, pace: Pace, heartbeat: float | None
-) -> Iterator[Result | None]:
+) -> Generator[Result | None, None, None]:
     workers, hands = stages.work.workers, stages.work.hands
     # Patches are small, and their maps best kept; what is held of long images is not.
     with giving_back(2**20 if stages.work.band else 2 * 2**20):
@@ -190,7 +199,7 @@ class _SeamlessStages(_Stages):
         return tile.inner.shift([-a for a in tile.outer.start]).slices[self._run.tiles.leading :]
 
     def read(self, group: _Group) -> tuple[NDArray[np.float32], tuple[slice, ...]]:
-        return self._run.inputs([read_raw(self._run.stack, t.outer) for t in group.tiles]), group.crop
+        return self._run.inputs([self._run.read(t.outer) for t in group.tiles]), group.crop
 
     def compute(self, read: tuple[NDArray[np.float32], tuple[slice, ...]]) -> list[NDArray[Any]]:
         batch, crop = read
@@ -221,7 +230,7 @@ class _OverlapStages(_Stages):
         assert isinstance(tiles.tiling, Overlap)
         in_plane = math.prod(map(len, tiles.patch_starts))
         self.passes = math.ceil(in_plane * math.prod(tiles.shape[: tiles.leading]) / run.batch)
-        self._reader = PatchReader(tiles, lambda box: read_raw(run.stack, box))
+        self._reader = PatchReader(tiles, run.read)
         self._sums = BandSums(tiles)
 
     def jobs(self) -> Iterator[PatchGroup]:

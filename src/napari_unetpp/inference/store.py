@@ -8,6 +8,8 @@ Decides, in this order: what an open store offers (`PredictionStore`), how one i
       L1/ .. L4/         ome: a multiscale image by itself, omero: names of the classes
         0                uint8 (t, c, z, y, x; those that the stack has, c always), 255 = 1.0
       done/L1 .. L4      uint8, one element a tile: 1 once its voxels are safe
+      done/seen          uint64, one element a tile: hash of the image's voxels that it was predicted from
+      .lock              held by whoever writes
 
 Each level is an image of its own because levels are four answers to one question, not resolutions
 and not channels that belong on top of each other. The root is a multiscale image as well, deepest
@@ -15,7 +17,8 @@ level first, so that whoever is given OUT.ome.zarr alone sees the best predictio
 layout, the other way to put images side by side, is not read by the ome-zarr library.
 
 "Safe" means handed to the operating system in whole chunks, and only then marked: it survives the
-end of the process at any moment. One process at a time may write to a store.
+end of the process at any moment. Each chunk has a checksum. One run at a time may write to a store
+(`hold`), and it notices when the folder is no longer the one that it opened (`check`).
 """
 
 from __future__ import annotations
@@ -27,17 +30,23 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import zarr
 
+from napari_unetpp._locks import Hold
 from napari_unetpp._whole import whole_folder
+from napari_unetpp.box import Box
 from napari_unetpp.inference.folders import (
     KEY,
+    GoneError,
     StoreError,
     damaged,
     disk,
+    identity,
     is_store,
     put_in_place,
     refuse_occupied,
+    remove_remains,
 )
 from napari_unetpp.inference.layout import (
+    SEEN,
     array_axes,
     create_done,
     create_level,
@@ -50,7 +59,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_unetpp.box import Box
     from napari_unetpp.inference.tiles import Tile
     from napari_unetpp.stacks import Stack
 
@@ -60,6 +68,7 @@ FORMAT = 1
 # What decides the voxels of a run: a run may continue one in which all of these are the same.
 DECIDING = ("model_sha256", "tiling", "levels", "shape", "precision", "stack_sample", "planes")
 _BEFORE = {"precision": "fp32"}  # of records that were written before there was a choice
+LOCK = ".lock"  # in the store's folder
 _CHUNK = 512  # chunk edge in the plane where no plan of tiles says better
 
 
@@ -72,6 +81,7 @@ class PredictionStore:
     def __init__(self, path: Path, group: zarr.Group) -> None:
         self.path = path
         self._group = group
+        self._identity = identity(path)
         try:
             about: dict[str, Any] = dict(group.attrs[KEY])  # type: ignore[arg-type]
             if about["format"] != FORMAT:
@@ -110,15 +120,76 @@ class PredictionStore:
             voxels = np.asarray(array[tuple(selection)])
         except (ValueError, RuntimeError) as error:
             raise damaged(self.path, f"L{level} at {box.start}: {error}") from error
+        if identity(self.path) != self._identity:  # what zarr does not find it takes for 0
+            raise GoneError(
+                f"the predictions {self.path} were moved, deleted or replaced; open them where they are now"
+            )
         return np.moveaxis(voxels, self._class_axis, 0)
 
+    def hold(self) -> Hold:
+        """The right to write, until it is released.
+
+        Raises
+        ------
+        InUse
+            Where another run has it, in this program or in another.
+        """
+        return hold_store(self.path)
+
+    def check(self) -> None:
+        """Refuse to go on where the folder is no longer the one that was opened.
+
+        Raises
+        ------
+        GoneError
+            Where it was moved, deleted or replaced. What zarr made anew of it is removed.
+        """
+        files = ["zarr.json", *(f"L{level}/0/zarr.json" for level in self.levels)]
+        if self._done:
+            files += [f"done/L{level}/zarr.json" for level in self.levels]
+        if identity(self.path) != self._identity or not all((self.path / file).is_file() for file in files):
+            remove_remains(self.path)
+            raise GoneError(
+                f"the predictions {self.path} were moved, deleted or replaced while they were written; "
+                "start again, into a folder that stays"
+            )
+
+    def check_whole(self) -> None:
+        """Read back from the disk what is said to be done: the metadata, the done maps, and a chunk of each level.
+
+        Raises
+        ------
+        StoreError
+            Where something is missing or damaged; GoneError where all of it is gone.
+        """
+        self.check()
+        stored = open_store(self.path)
+        if stored.grid != self.grid or any((stored.done(d) != self.done(d)).any() for d in self.levels):
+            raise damaged(self.path, "its done maps are not those of the run that wrote it")
+        for level in self.levels:
+            array = stored.probability(level)
+            corner = [max(0, n - 1) for n in array.shape]  # the last chunk
+            corner.pop(self._class_axis)
+            stored.read(level, Box(tuple(corner), tuple(n + 1 for n in corner)))
+        self.check()
+
     def write(self, tile: Tile, probabilities: Mapping[int, NDArray[np.uint8]]) -> None:
-        """Put {level: (class, *tile.inner.shape)} into the arrays; safe when this returns."""
+        """Put {level: (class, *tile.inner.shape)} into the arrays; safe when this returns.
+
+        Raises
+        ------
+        GoneError
+            Where the folder is no longer the one that was opened.
+        OSError
+            Where the disk is full or gone.
+        """
         selection = list(tile.inner.slices)
         selection.insert(self._class_axis, slice(None))
+        self.check()
         with disk(self.path):
             for level, voxels in probabilities.items():
                 self.probability(level)[tuple(selection)] = np.moveaxis(voxels, 0, self._class_axis)
+        self.check()
 
     def set_grid(self, grid: Sequence[int]) -> None:
         """Make the done maps for a plan of that many tiles per axis, or check those that are there.
@@ -130,6 +201,7 @@ class PredictionStore:
         """
         grid = tuple(grid)
         if self.grid is None:
+            self.check()
             with disk(self.path):
                 create_done(self._group, self.levels, grid)
             self._load_done()
@@ -160,17 +232,38 @@ class PredictionStore:
         """Whether a tile is safe at all levels."""
         return bool(self._done) and all(bool(m[tile.index]) for m in self._done.values())
 
-    def mark_done(self, tile: Tile) -> None:
-        """Record that the voxels of a tile are safe at all levels; call it after `write`."""
+    def seen(self, tile: Tile) -> int:
+        """Hash of the voxels that a tile was predicted from; 0 where none was kept."""
+        return int(self._seen[tile.index]) if self._seen is not None else 0
+
+    def mark_done(self, tile: Tile, seen: int = 0) -> None:
+        """Record that the voxels of a tile are safe at all levels; call it after `write`.
+
+        Parameters
+        ----------
+        seen
+            Hash of the voxels that the tile was predicted from. Without it the tile can be shown, but no run
+            goes on from it.
+        """
+        self.mark_seen([tile], seen)
+        self._mark([tile], 1)
+
+    def mark_seen(self, tiles: Sequence[Tile], seen: int) -> None:
+        """Record the hash of the voxels from which tiles are predicted, before they are done."""
+        if self._seen is not None and self._stored_seen is not None:
+            with disk(self.path):
+                _put(self._stored_seen, self._seen, tiles, seen)
+
+    def forget(self, tile: Tile) -> None:
+        """Record that a tile has to be predicted again."""
+        self._mark([tile], 0)
+
+    def _mark(self, tiles: Sequence[Tile], value: int) -> None:
+        self.check()
         with disk(self.path):
             for level, done in self._done.items():
-                done[tile.index] = 1
-                stored = self._stored_done[level]
-                # A whole chunk is written at once, which zarr does without reading it first.
-                chunk = tuple(
-                    slice(i // n * n, (i // n + 1) * n) for i, n in zip(tile.index, stored.chunks, strict=True)
-                )
-                stored[chunk] = done[chunk]
+                _put(self._stored_done[level], done, tiles, value)
+        self.check()
 
     @property
     def done_count(self) -> int:
@@ -190,11 +283,14 @@ class PredictionStore:
         """Add JSON-able values to the record, on disk as well."""
         self.record = {**self.record, **values}
         about: dict[str, Any] = dict(self._group.attrs[KEY])  # type: ignore[arg-type]
+        self.check()
         with disk(self.path):
             self._group.attrs[KEY] = {**about, "record": self.record}
 
     def _load_done(self) -> None:
         self._done: dict[int, NDArray[np.uint8]] = {}
+        self._seen: NDArray[np.uint64] | None = None
+        self._stored_seen: zarr.Array[Any] | None = None
         names = {level: f"done/L{level}" for level in self.levels}
         # A run that ended while it made them left some: then nothing was done yet.
         if all(name in self._group for name in names.values()):
@@ -202,6 +298,22 @@ class PredictionStore:
             self._done = {d: np.asarray(stored[:]) for d, stored in self._stored_done.items()}
             if len({done.shape for done in self._done.values()}) != 1:
                 raise damaged(self.path, "the done maps of its levels differ in shape")
+            if SEEN in self._group:  # stores of earlier versions have none
+                self._stored_seen = stored_array(self._group, SEEN)
+                self._seen = np.asarray(self._stored_seen[:], np.uint64)
+                if self._seen.shape != self.grid:
+                    raise damaged(self.path, "its hashes of the image differ in shape from its done maps")
+
+
+def _put(stored: zarr.Array[Any], values: NDArray[Any], tiles: Sequence[Tile], value: int) -> None:
+    """Set one value of tiles on the disk, and only then in memory: a write that fails marks nothing."""
+    for tile in tiles:
+        # A whole chunk is written at once, which zarr does without reading it first.
+        chunk = tuple(slice(i // n * n, (i // n + 1) * n) for i, n in zip(tile.index, stored.chunks, strict=True))
+        changed = values[chunk].copy()
+        changed[tuple(i % n for i, n in zip(tile.index, stored.chunks, strict=True))] = value
+        stored[chunk] = changed
+        values[chunk] = changed
 
 
 def create_store(
@@ -250,6 +362,8 @@ def create_store(
         plane = len(shape) - 2
         chunks = tuple(1 if i < plane else min(n, _CHUNK) for i, n in enumerate(shape))
     refuse_occupied(path, overwrite=overwrite)
+    if path.exists():
+        hold_store(path).release()  # refuses where somebody writes to it
     about: dict[str, Any] = {
         "format": FORMAT,
         "axes": axes,
@@ -266,8 +380,22 @@ def create_store(
         if grid is not None:
             create_done(group, levels, grid)
         group.attrs.update({**root_attributes(levels, axes, spacing_um), KEY: about})
-        put_in_place(temporary, path)
+        put_in_place(temporary, path, overwrite=overwrite)
     return open_store(path, "r+")
+
+
+def hold_store(path: Path) -> Hold:
+    """The right to write to the store at a path, or to replace it.
+
+    Raises
+    ------
+    InUse
+        Where another run has it.
+    """
+    return Hold(
+        path / LOCK,
+        f"{path} is being written by another run, in this program or in another; wait for it, or name another path",
+    )
 
 
 def open_store(path: str | Path, mode: Literal["r", "r+"] = "r") -> PredictionStore:
