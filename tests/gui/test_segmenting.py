@@ -11,6 +11,7 @@ from napari_unetpp.box import Box
 from napari_unetpp.gui import segmenting
 from napari_unetpp.gui.catalogue import look_around
 from napari_unetpp.gui.segmenting import Prepared, Request, segment
+from napari_unetpp.inference.events import Checking, Waiting
 from napari_unetpp.inference.store import open_store
 from napari_unetpp.model.checkpoint import Model, save_model
 from napari_unetpp.model.zoo import user_folder
@@ -85,7 +86,7 @@ def test_a_region_is_counted_by_itself_and_the_rest_comes_later(request_for):
     assert [(e.done, e.total) for e in (events[0], events[-1])] == [(0, 2), (2, 2)]
     store = events[0].store
     assert not store.complete
-    rest = list(segment(request_for((9, 16, 32), stack=request.stack)))
+    rest = [e for e in segment(request_for((9, 16, 32), stack=request.stack)) if not isinstance(e, Waiting)]
     assert rest[0].store.path == store.path
     assert rest[0].done >= 2
     assert open_store(store.path).complete
@@ -185,3 +186,24 @@ def test_the_temporary_folder_is_made_once(monkeypatch, tmp_path):
         assert segmenting.temporary_folder() == folder
     finally:
         segmenting.temporary_folder.cache_clear()
+
+
+def test_an_image_that_changed_gets_a_store_of_its_own(request_for, predictions):
+    """One voxel is another, which no sample of the image sees."""
+    request = request_for((4, 16, 32), folder=predictions)
+    list(segment(request))
+    request.stack.data[3, 15, 31] ^= 1
+    prepared, *tiles = (event for event in segment(request) if not isinstance(event, Waiting))
+    assert prepared.store.path.name.endswith("-2.ome.zarr")
+    assert "or of this one before it changed" in prepared.note()
+    assert (prepared.done, len(tiles)) == (0, 8)
+    prepared, *tiles = (event for event in segment(request) if not isinstance(event, Waiting))
+    assert prepared.store.path.name.endswith("-2.ome.zarr")
+    assert (prepared.done, tiles) == (8, [])
+
+
+def test_what_is_compared_is_told(request_for, predictions):
+    request = request_for((4, 16, 32), folder=predictions)
+    list(segment(request))
+    told = [event for event in segment(request) if isinstance(event, Checking)]
+    assert [(event.done, event.total) for event in told] == [(k, 8) for k in range(1, 9)]

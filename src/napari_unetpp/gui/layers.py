@@ -16,8 +16,10 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from napari.layers import Image
 from napari.utils import DirectLabelColormap
+from napari.utils.notifications import show_error
 from psygnal import Signal
 
 from napari_unetpp._image_axes import in_image_axes
@@ -29,19 +31,18 @@ from napari_unetpp.gui.level_grid import LevelGrid
 from napari_unetpp.gui.level_maps import LevelMaps
 from napari_unetpp.gui.placing import placement, selection_kept
 from napari_unetpp.gui.versions import unwrapped
-from napari_unetpp.inference.labels import LazyLabels, label_view
+from napari_unetpp.inference.folders import GoneError
+from napari_unetpp.inference.labels import LazyLabels, LazyView, label_view
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
     from napari import Viewer
     from napari.layers import Labels, Layer
     from numpy.typing import NDArray
 
     from napari_unetpp._image_axes import LabelsInImageAxes
     from napari_unetpp.box import Box
-    from napari_unetpp.inference.labels import LazyView
     from napari_unetpp.inference.store import PredictionStore
 
 __all__ = ["METADATA_KEY", "LevelLayers", "add_levels", "predictions_in"]
@@ -85,6 +86,7 @@ class LevelLayers:
         self._viewer = weakref.ref(viewer)
         self._image: weakref.ref[Image] | None = None
         self._image_name = ""
+        self._told_gone = False
         self.image = image
         viewer.layers.events.removed.connect(self._on_removed)
         comparison.events.level.connect(self.show)
@@ -153,8 +155,30 @@ class LevelLayers:
         return self.in_axes_of_image(LazyLabels(self.store.shape, self.store.axes, "uint8", compute))
 
     def in_axes_of_image(self, view: LazyView) -> LabelsInImageAxes:
-        """A view of the store as data of a layer."""
-        return in_image_axes(view, self.store.axes, self.axes, self.extents)
+        """A view of the store as data of a layer; empty where the store is gone, which is told once."""
+
+        def compute(box: Box) -> NDArray[Any]:
+            try:
+                read: NDArray[Any] = view[box.slices]
+            except GoneError as error:
+                self._tell_gone(error)
+                return np.zeros(box.shape, view.dtype)
+            return read
+
+        safe = LazyView(view.shape, view.axes, view.dtype, compute)
+        return in_image_axes(safe, self.store.axes, self.axes, self.extents)
+
+    def _tell_gone(self, error: GoneError) -> None:
+        if not self._told_gone:
+            self._told_gone = True
+            show_error(f"{error}; until then the layers of {self.image} are empty")
+
+    def remove(self) -> None:
+        """Take all its layers out of the viewer."""
+        viewer = self.viewer
+        if viewer is not None:
+            for layer in self.present():
+                viewer.layers.remove(layer)
 
     # What is seen
 

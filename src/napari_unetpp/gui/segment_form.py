@@ -136,7 +136,7 @@ class SegmentForm(QWidget):
         self.model.currentIndexChanged.connect(self._on_model)
         self.axes.textEdited.connect(self._on_axes)
         self.folder.textChanged.connect(self._emit_changed)
-        self.browse.clicked.connect(self._choose_folder)
+        self.browse.clicked.connect(self.choose_folder)
         self.planes.chosen.connect(self._emit_changed)
         for combo in (self.region, self.level, self.tiling, self.device, self.speed):
             combo.currentIndexChanged.connect(self._emit_changed)
@@ -283,10 +283,12 @@ class SegmentForm(QWidget):
     def _offer_planes(self) -> None:
         self.planes.offer(planes_reason(self.chosen_image(), self.axes.text(), self.chosen_model()), self._rows)
 
-    def _choose_folder(self) -> None:
+    def choose_folder(self) -> bool:
+        """Ask for the folder of the predictions; whether one was chosen."""
         folder = QFileDialog.getExistingDirectory(self, "Folder for predictions", self.folder.text())
         if folder:
             self.folder.setText(folder)
+        return bool(folder)
 
     def _emit_changed(self) -> None:
         self.changed.emit()

@@ -29,7 +29,8 @@ from napari_unetpp.gui.segmenting import Prepared, segment
 from napari_unetpp.gui.shared import shared
 from napari_unetpp.gui.status import report
 from napari_unetpp.gui.versions import camera_of, unwrapped
-from napari_unetpp.inference.events import PlaneDone, TileDone, Waiting
+from napari_unetpp.inference.events import Checking, PlaneDone, TileDone, Waiting
+from napari_unetpp.inference.folders import GoneError
 from napari_unetpp.inference.pace import Pace
 from napari_unetpp.model.zoo import DEFAULT_MODEL
 
@@ -76,6 +77,7 @@ class SegmentWidget(SegmentPanel):
         self.cancel_button.clicked.connect(self.cancel)
         self.copy_button.clicked.connect(self.copy_command)
         self.details_button.clicked.connect(self._on_details)
+        self.elsewhere_button.clicked.connect(self._run_elsewhere)
         self.level_box.live_view.busy.connect(self._on_used)
         for used in (napari_viewer.dims.events.point, camera_of(napari_viewer).events):
             used.connect(self._on_used)
@@ -141,6 +143,7 @@ class SegmentWidget(SegmentPanel):
         self.cancel_button.setEnabled(running)
         self.copy_button.setEnabled(not problem)
         self.details_button.setVisible(state == "failed" and self._error is not None)
+        self.elsewhere_button.setVisible(state == "failed" and _is_gone(self._error))
         self.bar.setVisible(state != "idle")
         self.say(text or problem or "Ready.", error=state == "failed")
 
@@ -216,6 +219,10 @@ class SegmentWidget(SegmentPanel):
                 self._refresh.start()
         elif isinstance(event, PlaneDone):
             self._progress.last = event
+        elif isinstance(event, Checking):
+            self.show_progress(event.done, event.total)
+            self.say(f"Comparing the image with that of an earlier run: {event.done} of {event.total} tiles")
+            return
         else:  # it only wants to be asked whether to go on
             return
         self.show_progress(*self._progress.reached, self._progress.seconds_left)
@@ -238,10 +245,23 @@ class SegmentWidget(SegmentPanel):
 
     def _on_failed(self, error: JobError) -> None:
         self._error = error
+        if _is_gone(error):
+            self._remove_gone()
         self._draw()
         self.show_progress(*self._progress.reached)
         self._enter("failed", str(error))
         report(error)
+
+    def _remove_gone(self) -> None:
+        """Take away the layers of a store that is gone: they would be empty."""
+        run = self._progress.prepared
+        for levels in predictions_in(self.viewer):
+            if run is not None and levels.store is run.store:
+                levels.remove()
+
+    def _run_elsewhere(self) -> None:
+        if self.form.choose_folder() and self.run_button.isEnabled():
+            self.run()
 
     def _on_details(self) -> None:
         if self._error is not None:
@@ -287,3 +307,8 @@ class SegmentWidget(SegmentPanel):
         if self.job is not None:
             self.job.yielded.disconnect(self._on_event)
             self.job.cancel()
+
+
+def _is_gone(error: JobError | None) -> bool:
+    """Whether a run failed because its folder is no longer there."""
+    return error is not None and isinstance(error.__cause__, GoneError)

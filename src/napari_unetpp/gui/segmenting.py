@@ -18,6 +18,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
@@ -25,13 +26,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_unetpp._locks import InUse
 from napari_unetpp.gui.loaded import load_ready
-from napari_unetpp.inference.events import PlaneDone, TileDone, Waiting
+from napari_unetpp.inference.events import Checking, PlaneDone, TileDone, Waiting
 from napari_unetpp.inference.pace import Pace
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from napari_unetpp._locks import Hold
     from napari_unetpp.box import Box
     from napari_unetpp.inference.backends import Backend
     from napari_unetpp.inference.planes import Planes
@@ -44,7 +47,6 @@ if TYPE_CHECKING:
 # Everything that imports torch is imported inside the generators: they run in the worker.
 
 HEARTBEAT = 0.1  # seconds after which Cancel is looked at, whatever the network is doing
-_written: set[Path] = set()  # stores of running jobs; another dock must not write to them
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,18 +138,15 @@ def segment(request: Request) -> Generator[Prepared | TileDone | PlaneDone | Wai
         tiles = fitting_tiles(
             request.stack.shape_predicted, backend, tiling, level=request.level, memory=memory, visible=request.visible
         )
-    store = _open(request, model, tiles, planes, backend.precision)
-    recorded = recorded_calibration(store)
-    if recorded is not None and recorded != backend.calibration:  # a run goes on as it began
-        backend = prepare(model, "int8", calibration=recorded)
-    _written.add(store.path)
-    try:
+    opened = yield from _open(request, model, tiles, planes, backend.precision)
+    with opened.hold:
+        recorded = recorded_calibration(opened.store)
+        if recorded is not None and recorded != backend.calibration:  # a run goes on as it began
+            backend = prepare(model, "int8", calibration=recorded)
         if planes is None:
-            yield from _fill(request, model, tiles, store, backend)
+            yield from _fill(request, model, tiles, opened, backend)
         else:
-            yield from _fill_along_all(request, model, planes, store, backend)
-    finally:
-        _written.discard(store.path)
+            yield from _fill_along_all(request, model, planes, opened, backend)
 
 
 def _fast_backend(model: Model, request: Request) -> Generator[Waiting, None, Backend]:
@@ -166,16 +165,18 @@ def _fast_backend(model: Model, request: Request) -> Generator[Waiting, None, Ba
 
 
 def _fill(
-    request: Request, model: Model, tiles: Tiles, store: PredictionStore, backend: Backend
+    request: Request, model: Model, tiles: Tiles, opened: _Opened, backend: Backend
 ) -> Generator[Prepared | TileDone | Waiting]:
     from napari_unetpp.inference.predict import predict_stack
 
+    store = opened.store
     wanted = np.ones(tiles.grid, bool) if request.region is None else tiles.touching(request.region)
     total = int(wanted.sum())
     safe = partial(_count_done, store, wanted)
     before = safe()
-    yield Prepared(store, model.card, before, total, safe, lambda: backend.note)
+    yield Prepared(store, model.card, before, total, safe, partial(_notes, opened, backend))
     if before == total:
+        store.check_whole()
         return
     # A continued run must group its patches as its beginning did, to end in the same bytes.
     batch = int(store.record.get("batch", backend.best_batch(tiles.level, tiles.input_extent)))
@@ -192,6 +193,8 @@ def _fill(
         memory=request.memory_mib and request.memory_mib * 2**20,
         pace=request.pace,
         heartbeat=HEARTBEAT,
+        hold=opened.hold,
+        checked=True,
     )
     outside = store.done_count - before
     try:
@@ -202,13 +205,14 @@ def _fill(
 
 
 def _fill_along_all(
-    request: Request, model: Model, planes: Planes, store: PredictionStore, backend: Backend
+    request: Request, model: Model, planes: Planes, opened: _Opened, backend: Backend
 ) -> Generator[Prepared | TileDone | PlaneDone | Waiting]:
     from napari_unetpp.inference.planes_run import count_parts, predict_planes
 
+    store = opened.store
     done, total = count_parts(planes, store, request.region)
     safe = partial(_count_parts, planes, store, request.region)
-    yield Prepared(store, model.card, done, total, safe, lambda: backend.note)
+    yield Prepared(store, model.card, done, total, safe, partial(_notes, opened, backend))
     run = predict_planes(
         request.stack,
         model,
@@ -219,6 +223,8 @@ def _fill_along_all(
         memory=request.memory_mib and request.memory_mib * 2**20,
         pace=request.pace,
         heartbeat=HEARTBEAT,
+        hold=opened.hold,
+        checked=True,
     )
     try:
         yield from run
@@ -236,23 +242,55 @@ def _count_done(store: PredictionStore, wanted: NDArray[np.bool_]) -> int:
     return int((store.done() & wanted).sum()) if store.grid is not None else 0
 
 
-def _open(request: Request, model: Model, tiles: Tiles, planes: Planes | None, precision: str) -> PredictionStore:
-    """The store that this run may go on in, or a new one under the first free name."""
+def _notes(opened: _Opened, backend: Backend) -> str:
+    return "; ".join(filter(None, (opened.note, backend.note)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A store that is ours to write, and why it is not that of an earlier run, where the image has changed."""
+
+    store: PredictionStore
+    hold: Hold
+    note: str
+
+
+def _open(
+    request: Request, model: Model, tiles: Tiles, planes: Planes | None, precision: str
+) -> Generator[Checking, None, _Opened]:
+    """The store that this run may go on in, or a new one under the first free name.
+
+    An earlier run is gone on with where its image is this one, voxel by voxel.
+    """
     from napari_unetpp.inference.runs import open_run
+    from napari_unetpp.inference.seen import ChangedImageError, check_image, check_image_along_three
     from napari_unetpp.inference.store import StoreError
 
     folder = request.folder or temporary_folder()
     stem = store_stem(request.stack.name, model.card.name)
+    described = None if planes is None else planes.describe()
+    note = ""
     for number in itertools.count(1):
         path = folder / f"{stem}{'' if number == 1 else f'-{number}'}.ome.zarr"
-        if path in _written:
-            continue
-        try:
-            described = None if planes is None else planes.describe()
-            return open_run(path, request.stack, model, tiles, precision=precision, planes=described)
-        except StoreError:
-            if not path.exists():  # then another name would not help
-                raise
+        with ExitStack() as until_ours:
+            try:
+                store = open_run(path, request.stack, model, tiles, precision=precision, planes=described)
+                hold = until_ours.enter_context(store.hold())
+                if planes is None:
+                    yield from check_image(request.stack, tiles, store)
+                else:
+                    yield from check_image_along_three(request.stack, planes, store)
+            except InUse:  # another dock or program writes to it
+                continue
+            except ChangedImageError:
+                note = f"{path.name} is of another image, or of this one before it changed, so this is a new run"
+                continue
+            except StoreError:
+                if not path.exists():  # then another name would not help
+                    raise
+                continue
+            until_ours.pop_all()
+            return _Opened(store, hold, note)
     raise AssertionError("unreachable")
 
 

@@ -222,7 +222,8 @@ def _refuse_other_run(store: PredictionStore, record: Mapping[str, Any]) -> None
     differences = [
         f"{_WORDS.get(key, key)} (was {_shown(store.record, key)}, now {_shown(record, key)})" for key in keys
     ]
-    raise StoreError(
+    kind = ChangedImageError if keys == ["stack_sample"] else StoreError
+    raise kind(
         f"{store.path} was written with another {', '.join(differences)}; "
         "overwrite it (--overwrite), or name another path"
     )

@@ -34,7 +34,7 @@ class ChangedImageError(StoreError):
 
 
 class SeenVoxels:
-    """Reads boxes of a stack and keeps their hashes, until the tiles that depend on them are done.
+    """Hashes of the boxes of a stack that were read, until the tiles that depend on them are done.
 
     One thread may read while another asks for the hashes of tiles.
     """
@@ -44,18 +44,16 @@ class SeenVoxels:
         self._shared = isinstance(tiles.tiling, Overlap)  # a row of patches belongs to two bands
         self._hashes: dict[Box, int] = {}
 
-    def read(self, box: Box) -> NDArray[Any]:
-        """Raw voxels (channel, *box.shape), as `read_raw`."""
-        raw = read_raw(self._stack, box)
+    def keep(self, box: Box, raw: NDArray[Any]) -> None:
+        """Keep the hash of what was read of a box."""
         self._hashes[box] = hash_voxels(raw)
-        return raw
 
     def of(self, tile: Tile) -> int:
         """Hash of all that a tile depends on; what was not read yet is read now."""
         boxes = self._boxes(tile)
         for box in boxes:
             if box not in self._hashes:
-                self.read(box)
+                self.keep(box, read_raw(self._stack, box))
         if self._shared:
             return hash_together(self._hashes[box] for box in boxes)
         return hash_together(self._hashes.pop(box) for box in boxes)

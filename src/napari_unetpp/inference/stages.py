@@ -53,7 +53,7 @@ class Run:
     counts
         Give uint8 with 255 = 1.0 instead of float32.
     seen
-        Reads the stack and keeps the hashes of what it read; None reads without.
+        Keeps the hashes of what is read; None keeps none.
     """
 
     stack: Stack
@@ -75,7 +75,10 @@ class Run:
 
     def read(self, box: Box) -> NDArray[Any]:
         """Raw voxels (channel, *box.shape)."""
-        return read_raw(self.stack, box) if self.seen is None else self.seen.read(box)
+        raw = read_raw(self.stack, box)
+        if self.seen is not None:
+            self.seen.keep(box, raw)
+        return raw
 
     def inputs(self, raws: list[NDArray[Any]]) -> NDArray[np.float32]:
         """Network input (batch, channel, *spatial) of raw voxels."""
