@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
 from napari.utils import DirectLabelColormap
+from napari.utils.notifications import show_warning
 from psygnal import Signal
 from qtpy.QtCore import QTimer
 
 from napari_unetpp.gui.correct_array import PaintedLabels
+from napari_unetpp.gui.correct_work import free_folder, user_corrections
 from napari_unetpp.gui.image_layer import extents
 from napari_unetpp.gui.jobs import JobError
 from napari_unetpp.gui.level_colors import OPACITY
@@ -25,6 +27,8 @@ from napari_unetpp.gui.versions import unwrapped
 from napari_unetpp.training.corrections_folder import CorrectionsError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from napari import Viewer
     from napari.layers import Labels
 
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
 
 CORRECTIONS_KEY = "napari-unetpp corrections"  # in the metadata of the layer
 BRUSH = 10  # voxels
+WHAT_NOW = "What you painted is in memory alone: press 'Save elsewhere' in the Correct dock."
 BACKGROUND = "#b0b0b0"  # of voxels that a person calls background, which only "not annotated" has to show
 
 
@@ -55,7 +60,10 @@ class OpenCorrections:
     """The layer was removed; the folder is closed."""
 
     failed = Signal(OSError)
-    """Why a stroke is not on the disk; the layer shows what is."""
+    """Why strokes are not on the disk; they are in memory, and `save_elsewhere` writes them."""
+
+    saved = Signal()
+    """What was in memory alone is on the disk again."""
 
     def __init__(self, viewer: Viewer, layer: Labels, corrections: Corrections, image: Image, axes: str) -> None:
         self.layer, self.corrections, self.axes = layer, corrections, axes
@@ -93,6 +101,30 @@ class OpenCorrections:
         """Whether what is painted goes to the disk: nobody gave the layer other data, or closed the folder."""
         return self.layer.data is self.painted and self.corrections.writable
 
+    def look(self) -> None:
+        """Tell where the folder is gone, also before somebody paints."""
+        if self.layer.data is self.painted and (fault := self.corrections.check()) is not None:
+            self._on_failed(fault)
+
+    def retry(self) -> None:
+        """Write what is in memory alone to where it belongs, or tell why not."""
+        self._told = ""
+        self._after(self.corrections.retry())
+
+    def save_elsewhere(self, path: Path) -> bool:
+        """Write all corrections into a new folder and go on there; whether nothing is missing. Raises OSError and ValueError."""
+        whole = self.corrections.save_elsewhere(path)
+        self._after(None)
+        return whole
+
+    def _after(self, fault: OSError | None) -> None:
+        if fault is not None:
+            self._on_failed(fault)
+            return
+        self._told = ""
+        self._show_stored()
+        self.saved.emit()
+
     def recolor(self) -> None:
         """Show the classes in their colours."""
         self.layer.colormap = DirectLabelColormap(color_dict=correction_colors(self.corrections))
@@ -107,6 +139,7 @@ class OpenCorrections:
 
     def _on_removed(self, event: Any) -> None:
         if event.value is self.layer:
+            self._rescue()
             self.corrections.close()
             viewer = self.viewer
             if viewer is not None:
@@ -114,14 +147,31 @@ class OpenCorrections:
                 viewer.layers.events.removed.disconnect(self._on_removed)
             self.gone.emit()
 
+    def _rescue(self) -> None:
+        """Save strokes that are in memory alone, because the layer that holds them goes."""
+        if self.corrections.retry() is None:
+            return
+        path = free_folder(user_corrections(), self.image)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.corrections.save_elsewhere(path)
+        except (OSError, ValueError) as error:
+            report(JobError(error))
+            return
+        show_warning(f"The folder of the corrections of {self.image} was gone. They were saved in {path}.")
+
     def _on_written(self, _box: Box) -> None:
-        self._told = ""
+        if self._told and self.corrections.fault is None:
+            self._told = ""
+            self.saved.emit()
 
     def _on_failed(self, error: OSError) -> None:
-        self.layer.mode = "pan_zoom"  # no brush that leaves nothing behind
-        if str(error) != self._told:  # once, not with each movement of the mouse
+        if str(error) != self._told:
             self._told = str(error)
-            report(JobError(error))
+            kept = self.corrections.writable
+            if not kept:
+                self.layer.mode = "pan_zoom"  # no brush that leaves nothing behind; else the stroke goes on in memory
+            report(JobError(OSError(f"{error.filename}: {error.strerror}. {WHAT_NOW if kept else ''}".strip())))
             self.failed.emit(error)
         QTimer.singleShot(0, self._show_stored)  # when napari has drawn what is not there
 
