@@ -199,3 +199,37 @@ def test_a_folder_that_another_program_paints_on_is_told_in_one_line(viewer, ope
     again = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     assert again.returncode == 1
     assert "is being painted on in another window or program" in again.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("what", ["scale", "translate", "affine", "rotate", "shear", "axis_labels", "units"])
+def test_layers_follow_their_image(viewer, open_correct, predict, what, qtbot, rng):  # noqa: F811
+    image = viewer.add_image(rng.integers(0, 99, (5, 30, 40), np.uint8), name="cells", axis_labels=tuple("zyx"))
+    levels = predict(image)
+    dock = open_correct()
+    press(dock.make_button, dock, qtbot)
+    levels.comparison.disagreement = levels.comparison.probability = True
+    key(viewer, "R")
+    turned = np.array([[1, 0, 0], [0, 0.8, 0.6], [0, -0.6, 0.8]])
+    values = {
+        "scale": (4, 0.5, 0.5),
+        "translate": (10, 20, 30),
+        "affine": np.block([[turned, np.full((3, 1), 7)], [0, 0, 0, 1]]),
+        "rotate": turned,
+        "shear": (0, 0, 0.5),
+        "axis_labels": ("depth", "row", "column"),
+        "units": ("um", "um", "um"),
+    }
+    setattr(image, what, values[what])
+    layers = [*levels.layers.values(), *levels.maps.layers(), dock.opened.layer, dock.review.outlines.layer]
+    assert len(layers) == 7
+    for layer in layers:
+        assert layer.axis_labels == image.axis_labels
+        assert layer.units == image.units
+        for corner in ((0, 0, 0), (4, 29, 39)):
+            np.testing.assert_allclose(layer.data_to_world(corner), image.data_to_world(corner))
+    assert len({layer.unique_id for layer in viewer.layers} & {layer.unique_id for layer in layers}) == len(layers)
+    # and a stroke lands on the voxel below the brush
+    brush = dock.opened.layer
+    brush.brush_size = 1
+    brush.paint(tuple(round(v) for v in brush.world_to_data(image.data_to_world((2, 7, 9)))), 1)
+    assert stored(dock)[2, 7, 9] == 1

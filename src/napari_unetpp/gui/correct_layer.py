@@ -21,7 +21,7 @@ from napari_unetpp.gui.correct_work import free_folder, user_corrections
 from napari_unetpp.gui.image_layer import extents
 from napari_unetpp.gui.jobs import JobError
 from napari_unetpp.gui.level_colors import OPACITY
-from napari_unetpp.gui.placing import placement
+from napari_unetpp.gui.placing import place_like, placement, when_placed
 from napari_unetpp.gui.status import report
 from napari_unetpp.gui.versions import unwrapped
 from napari_unetpp.training.corrections_folder import CorrectionsError
@@ -70,6 +70,7 @@ class OpenCorrections:
         self.painted: PaintedLabels = layer.data
         self._viewer, self._image = weakref.ref(viewer), weakref.ref(image)
         self._image_name = image.name
+        when_placed(image, self._on_image_placed)
         viewer.layers.events.removing.connect(self._on_removing)
         viewer.layers.events.removed.connect(self._on_removed)
         self._told = ""  # the fault that was told last
@@ -128,6 +129,12 @@ class OpenCorrections:
     def recolor(self) -> None:
         """Show the classes in their colours."""
         self.layer.colormap = DirectLabelColormap(color_dict=correction_colors(self.corrections))
+
+    def _on_image_placed(self, event: Any) -> None:
+        """The image was scaled, moved or turned after the corrections were opened."""
+        image = self._image()
+        if event.source is image and image is not None and extents(image) == self.painted.shape:
+            place_like([self.layer], image)
 
     def _on_removing(self, event: Any) -> None:
         viewer = self.viewer

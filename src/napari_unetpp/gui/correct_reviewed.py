@@ -15,7 +15,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_unetpp.gui.correct_seen import shown_letters
 from napari_unetpp.gui.image_layer import shapes_box, slice_spans
-from napari_unetpp.gui.placing import placement, selection_kept
+from napari_unetpp.gui.placing import place_like, placement, selection_kept, when_placed
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -63,12 +63,18 @@ class Outlines(QObject):
                 if opened is not None:
                     moved.connect(self._on_view)
             self._opened, self._unwanted = opened, False
+            if opened is not None:
+                when_placed(opened.layer, self._on_placed)
         self.show()
 
     def update(self) -> None:
         """Outline what was reviewed by now, also where the user had removed the outlines."""
         self._unwanted = False
         self.show()
+
+    def _on_placed(self, event: Any) -> None:
+        if isalive(self) and self._opened is not None and event.source is self._opened.layer:
+            place_like([layer for layer in (self.layer, self.drawing) if layer is not None], self._opened.layer)
 
     def _on_view(self, _event: object = None) -> None:
         if not isalive(self):
