@@ -178,7 +178,9 @@ class OpenCorrections:
             kept = self.corrections.writable
             if not kept:
                 self.layer.mode = "pan_zoom"  # no brush that leaves nothing behind; else the stroke goes on in memory
-            report(JobError(OSError(f"{error.filename}: {error.strerror}. {WHAT_NOW if kept else ''}".strip())))
+            why = str(error.strerror)
+            text = f"{why[:1].upper()}{why[1:]}. {WHAT_NOW if kept else ''} Image {self.image}, folder {error.filename}"
+            report(JobError(OSError(" ".join(text.split()))))
             self.failed.emit(error)
         QTimer.singleShot(0, self._show_stored)  # when napari has drawn what is not there
 

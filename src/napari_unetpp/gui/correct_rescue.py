@@ -75,7 +75,7 @@ class RescueBox(QGroupBox):
             self.told.emit(f"Everything is saved in {path}; painting goes on there.")
         else:
             why = f"Saved in {path} without what was painted in earlier sessions: that was in the lost folder alone"
-            self.failed.emit(JobError(OSError(None, why)))
+            self.failed.emit(JobError(OSError(why)))
 
     def try_again(self) -> None:
         """Write to the same folder again."""

@@ -247,7 +247,7 @@ class CorrectWidget(CorrectPanel):
 
     def _on_unsaved(self, error: OSError) -> None:
         if isalive(self):
-            self._kept = str(error)
+            self._kept = f"{error.filename}: {error.strerror}"
             self.say(self._kept, error=True)
 
     def _on_moved(self, path: Path) -> None:
