@@ -193,15 +193,20 @@ def test_a_place_that_has_corrections_already_keeps_them(open_painting, tmp_path
     assert [file.name for file in taken.iterdir()] == ["mine"]
 
 
-def test_a_layer_that_goes_with_unsaved_strokes_leaves_them_in_a_folder(
-    viewer, open_painting, tmp_path, qtbot, monkeypatch
+@pytest.mark.parametrize("goes", ["layer", "dock"])
+def test_what_goes_with_unsaved_strokes_leaves_them_in_a_folder(
+    viewer, open_painting, tmp_path, qtbot, monkeypatch, goes
 ):
     painting = open_painting()
     layer = painting.opened.layer
     vanish(painting, "deleted", monkeypatch)
     drag(viewer, qtbot, place(viewer, layer, 1, 20, 15), place(viewer, layer, 1, 20, 60))
     painted = np.asarray(layer.data)
-    viewer.layers.remove(layer)
+    assert painted[1].any()
+    if goes == "layer":
+        viewer.layers.remove(layer)
+    else:
+        viewer.window.remove_dock_widget(painting)
     found = open_corrections(tmp_path / "home" / "corrections" / "cells.corrections.zarr")
     np.testing.assert_array_equal(found.labels[:], painted)
 

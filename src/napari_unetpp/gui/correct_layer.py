@@ -7,6 +7,7 @@ others.
 
 from __future__ import annotations
 
+import logging
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
     from napari_unetpp.box import Box
     from napari_unetpp.training.corrections import Corrections
+
+log = logging.getLogger(__name__)
 
 CORRECTIONS_KEY = "napari-unetpp corrections"  # in the metadata of the layer
 BRUSH = 10  # voxels
@@ -146,7 +149,7 @@ class OpenCorrections:
 
     def _on_removed(self, event: Any) -> None:
         if event.value is self.layer:
-            self._rescue()
+            self.rescue()
             self.corrections.close()
             viewer = self.viewer
             if viewer is not None:
@@ -154,9 +157,9 @@ class OpenCorrections:
                 viewer.layers.events.removed.disconnect(self._on_removed)
             self.gone.emit()
 
-    def _rescue(self) -> None:
-        """Save strokes that are in memory alone, because the layer that holds them goes."""
-        if self.corrections.retry() is None:
+    def rescue(self) -> None:
+        """Save strokes that are in memory alone among the user's corrections, because the layer or the window goes."""
+        if self.corrections.fault is None or self.corrections.retry() is None:
             return
         path = free_folder(user_corrections(), self.image)
         try:
@@ -165,7 +168,9 @@ class OpenCorrections:
         except (OSError, ValueError) as error:
             report(JobError(error))
             return
-        show_warning(f"The folder of the corrections of {self.image} was gone. They were saved in {path}.")
+        text = f"Corrections of {self.image} could not be saved in their folder. They were saved in {path}"
+        show_warning(text)
+        log.warning(text)  # where the window goes, this is all that is left to read
 
     def _on_written(self, _box: Box) -> None:
         if self._told and self.corrections.fault is None:

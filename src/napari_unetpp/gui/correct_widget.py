@@ -278,6 +278,8 @@ class CorrectWidget(CorrectPanel):
         if self.job is not None:
             self.job.yielded.disconnect(self._on_event)
             self.job.cancel()
+        for opened in corrections_in(self.viewer):
+            opened.rescue()
         self._show_opened(None)
         self.review.stop()
         self.tour.stop()
