@@ -231,7 +231,7 @@ def test_corrections_larger_than_memory_say_what_is_missing(viewer, open_paintin
     (tmp_path / "two").mkdir()
     monkeypatch.setattr(painting.rescue, "ask_folder", lambda: str(tmp_path / "two"))
     qtbot.mouseClick(painting.rescue.elsewhere_button, LEFT)
-    assert "without what was painted in earlier sessions" in status_of(painting)
+    assert "without a part of what was there before" in status_of(painting)
     found = stored(painting)
     assert found[1, 20, 16:59].all()
     assert found[1, 50, 21:39].all()

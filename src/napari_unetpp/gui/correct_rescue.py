@@ -74,7 +74,7 @@ class RescueBox(QGroupBox):
         if whole:
             self.told.emit(f"Everything is saved in {path}; painting goes on there.")
         else:
-            why = f"Saved in {path} without what was painted in earlier sessions: that was in the lost folder alone"
+            why = f"Saved in {path} without a part of what was there before: that was in the lost folder alone"
             self.failed.emit(JobError(OSError(why)))
 
     def try_again(self) -> None:

@@ -172,12 +172,18 @@ class Corrections:
             In one line, where the folder is gone or the disk is full; also for voxels, which then wait in memory.
         """
         with self.writing, disk(self.path, there=self._store is None):
-            if self._store is not None:
-                self._store.flush()
-                self._store.check()
-            yield
-            if self._store is not None and self._store.fault is not None:
-                raise again(self._store.fault)
+            if (store := self._store) is None:
+                yield
+                return
+            store.flush()
+            store.check()
+            bulk, store.bulk = store.bulk, True
+            try:
+                yield
+            finally:
+                store.bulk = bulk
+            if store.fault is not None:
+                raise again(store.fault)
 
     def save_elsewhere(self, path: str | Path) -> bool:
         """Write everything, painted and reviewed, into a new folder and go on there; whether nothing is missing.

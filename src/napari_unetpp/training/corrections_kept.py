@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from zarr.core.buffer import Buffer, BufferPrototype
 
 ROOT = "zarr.json"
-MOST_BYTES, MOST_FILES = 2**28, 20_000  # of what is read into memory at opening: a second or two, compressed
+MOST_BYTES = 2**28  # of compressed voxels in memory, but for strokes, which are kept in any case
+MOST_FILES = 20_000  # that are read at opening: a second or two
 
 
 class KeptStore(WrapperStore[LocalStore]):
@@ -38,12 +39,16 @@ class KeptStore(WrapperStore[LocalStore]):
         Why the disk lacks what memory has.
     complete : bool
         Whether memory has every file of the folder; False for folders larger than `MOST_BYTES`.
+    bulk : bool
+        Whether what is written now can be had again, such as a model's labels, and so need not be kept.
     """
 
     def __init__(self, folder: Path, arrays: Sequence[str]) -> None:
         super().__init__(LocalStore(folder))
         self.folder = folder
         self.fault: OSError | None = None
+        self.bulk = False
+        self._room = MOST_BYTES
         self._needed = (ROOT, *(f"{name}/{ROOT}" for name in arrays))
         self._identity = _identity(folder)
         self._files: dict[str, Buffer] = {}
@@ -101,18 +106,29 @@ class KeptStore(WrapperStore[LocalStore]):
             if self.fault is not None:
                 raise again(self.fault)
             await self._write(key, kept)
-        elif self.fault is not None:
-            self._waiting.append((key, kept))
-        else:
+        elif self.fault is None:
             try:
                 await self._write(key, kept)
             except OSError as error:
                 self.fault = error
-                self._waiting.append((key, kept))
-        self._files[key] = kept
+        lacks = self.fault is not None and not key.endswith(ROOT)
+        if lacks:
+            self._waiting.append((key, kept))
+        self._keep(key, kept, needed=lacks or not self.bulk)
+
+    def _keep(self, key: str, value: Buffer, *, needed: bool) -> bool:
+        room = self._room + (len(self._files[key]) if key in self._files else 0) - len(value)
+        if needed or room >= 0:
+            self._files[key], self._room = value, room
+            return True
+        if (before := self._files.pop(key, None)) is not None:  # it is no longer what the disk holds
+            self._room += len(before)
+        self.complete = False
+        return False
 
     async def delete(self, key: str) -> None:
-        self._files.pop(key, None)
+        if (before := self._files.pop(key, None)) is not None:
+            self._room += len(before)
         if self.fault is None:
             try:
                 await self._write(key, None)
@@ -201,14 +217,11 @@ class KeptStore(WrapperStore[LocalStore]):
         self._waiting, self.fault = [], None
 
     def _load(self, arrays: Sequence[str]) -> bool:
-        room = MOST_BYTES
         for count, key in enumerate(chain(self._needed, self._on_disk(arrays))):
             with suppress(FileNotFoundError):  # a temporary file of a write that was cut off
                 value = default_buffer_prototype().buffer.from_bytes((self.folder / key).read_bytes())
-                room -= len(value)
-                if room < 0 or count > MOST_FILES:
+                if count > MOST_FILES or not self._keep(key, value, needed=key.endswith(ROOT)):
                     return False
-                self._files[key] = value
         return True
 
     def _on_disk(self, arrays: Sequence[str]) -> Iterator[str]:
