@@ -66,6 +66,8 @@ def save_labels(
         last = _write(partial, labels, dtype, axes, spacing)
         _read_back(partial, tuple(map(int, labels.shape)), last)
         partial.replace(path)
+        if not path.is_file():
+            raise gone(path)
     except OSError as error:
         if there and isinstance(error, FileNotFoundError) and not os.path.lexists(partial):
             raise gone(path) from error

@@ -52,6 +52,8 @@ def whole_file(target: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # nothing that could be said beside the error above
             temporary.unlink()
+    if not target.is_file():
+        raise gone(target)
 
 
 @contextmanager
@@ -74,6 +76,8 @@ def whole_folder(target: Path) -> Iterator[Path]:
         if lost:
             raise gone(target) from error
         raise
+    if not target.is_dir():
+        raise gone(target)
 
 
 def gone(target: Path) -> FileNotFoundError:
