@@ -167,6 +167,15 @@ def test_what_is_not_on_the_screen_is_not_marked(viewer, open_correct, qtbot, rn
     viewer.dims.set_current_step(0, 2)
     key(viewer, "R")
     assert dock.opened.corrections.reviewed == (Box((2, 0, 0), (3, 30, 40)),)
+    key(viewer, "Shift+R")
+    viewer.dims.thickness = (3, 0, 0)
+    image.projection_mode = "max"
+    key(viewer, "R")
+    assert "shows several slices as one" in dock.status.text()
+    assert dock.opened.corrections.reviewed == ()
+    image.projection_mode = "none"
+    key(viewer, "R")
+    assert dock.opened.corrections.reviewed == (Box((2, 0, 0), (3, 30, 40)),)
 
 
 HOLD = """

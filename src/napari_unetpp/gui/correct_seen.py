@@ -22,7 +22,8 @@ def check_plane(viewer: Viewer, image: Image, axes: str) -> None:
     Raises
     ------
     ValueError
-        In 3D, where a slider stands beside the image, and where the image lies askew to the view or lacks one of its axes.
+        In 3D, where several slices are projected onto the screen, where a slider stands beside the image, and where the image
+        lies askew to the view or lacks one of its axes.
     """
     dims, offset = viewer.dims, viewer.dims.ndim - image.ndim
     if dims.ndisplay != 2:
@@ -42,6 +43,11 @@ def check_plane(viewer: Viewer, image: Image, axes: str) -> None:
                 f"{image.name} is rotated or sheared out of the plane of the view, which cuts through several of its slices; "
                 "choose a view along its own axes."
             )
+    thick = (np.array([dims.thickness[axis + offset] for axis in sliders]) / image.scale[sliders] > 1).any()
+    if thick and str(image.projection_mode) != "none":
+        raise ValueError(
+            f"{image.name} shows several slices as one; set its projection mode to none to mark a single one."
+        )
     for axis in sliders:
         if not -0.5 <= at[axis] <= extents(image)[axis] - 0.5:
             raise ValueError(f"{image.name} ends before this place along {axes[axis]}; move the slider back onto it.")
