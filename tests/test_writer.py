@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import tifffile
@@ -136,3 +138,22 @@ def test_what_does_not_fit_is_refused_and_leaves_nothing(tmp_path, data, about, 
     with pytest.raises(ValueError, match=says):
         write_labels(str(tmp_path / "a.tif"), data, about)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("plane", [0, 2, 3])  # before the first plane, in the middle, before the last
+def test_a_folder_that_goes_meanwhile_is_told(tmp_path, rng, plane):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    labels = rng.integers(0, 9, (4, 16, 16)).astype(np.uint16)
+
+    class Vanishing:
+        shape, ndim, dtype = labels.shape, 3, labels.dtype
+
+        def __getitem__(self, key):
+            if key[0] == slice(plane, plane + 1):
+                shutil.rmtree(folder)
+            return labels[key]
+
+    with pytest.raises(FileNotFoundError, match="the folder was moved or deleted while this was written"):
+        write_labels(str(folder / "a.tif"), Vanishing(), {})
+    assert not folder.exists()

@@ -1,13 +1,15 @@
 """Writing labels as TIFF.
 
 Decides which metadata carry axes and spacing (`save_labels`), how much of a lazy array is in memory
-at once (`_planes`), and that a file is either whole or not there.
+at once (`_planes`), and that a file is either whole or not there: it is read back before it gets its name.
 """
 
 from __future__ import annotations
 
+import errno
 import itertools
 import math
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,11 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tifffile
 
-from napari_unetpp._whole import beside
+from napari_unetpp._whole import beside, gone
 from napari_unetpp.box import ArrayLike, chunk_extent
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
@@ -53,17 +54,23 @@ def save_labels(
     ValueError
         Where axes, spacing, type or the file's ending do not fit.
     OSError
-        Where the folder is missing or read-only, or the disk is full; nothing is left behind.
+        Where the folder is missing, read-only or goes meanwhile, the disk is full, or something else is read back than was
+        written; nothing is left behind.
     """
     path = Path(path).expanduser()
     dtype = np.dtype(labels.dtype)
     dtype = np.dtype(np.uint8) if dtype.kind == "b" else dtype.newbyteorder("=")
     spacing = _check(path, labels, dtype, axes, spacing_um)
-    partial = beside(path, "partial")
+    partial, there = beside(path, "partial"), path.parent.is_dir()
     try:
-        _write(partial, labels, dtype, axes, spacing)
+        last = _write(partial, labels, dtype, axes, spacing)
+        _read_back(partial, tuple(map(int, labels.shape)), last)
         partial.replace(path)
+        if not path.is_file():
+            raise gone(path)
     except OSError as error:
+        if there and isinstance(error, FileNotFoundError) and not os.path.lexists(partial):
+            raise gone(path) from error
         why = error.strerror or error
         msg = f"{path} cannot be written ({why}); free space or choose another place"
         raise OSError(error.errno, msg) from error
@@ -107,7 +114,8 @@ def _write(
     dtype: np.dtype[Any],
     axes: str,
     spacing: dict[str, float],
-) -> None:
+) -> NDArray[Any]:
+    """The plane that was written last."""
     shape = tuple(map(int, labels.shape))
     # 4 KiB a page cover its directory, and 32 MiB what zlib may add to noise.
     size = math.prod(shape) * dtype.itemsize + math.prod(shape[:-2]) * 2**12
@@ -126,9 +134,16 @@ def _write(
         for axis in set("zyx") & set(spacing):
             metadata[f"PhysicalSize{axis.upper()}"] = spacing[axis]
             metadata[f"PhysicalSize{axis.upper()}Unit"] = "\N{MICRO SIGN}m"
+    last: list[NDArray[Any]] = []
+
+    def planes() -> Iterator[NDArray[Any]]:
+        for plane in _planes(labels, dtype):
+            last[:] = [plane]
+            yield plane
+
     with tifffile.TiffWriter(partial, bigtiff=big, imagej=imagej, ome=not imagej) as tif:
         tif.write(
-            _planes(labels, dtype),
+            planes(),
             shape=shape,
             dtype=dtype,
             photometric="minisblack",
@@ -136,6 +151,22 @@ def _write(
             resolution=resolution,
             metadata=metadata,
         )
+    return last[0]
+
+
+def _read_back(partial: Path, shape: tuple[int, ...], last: NDArray[Any]) -> None:
+    """Raise OSError unless the file holds as many planes as were written, and the last one as it was."""
+    try:
+        with tifffile.TiffFile(partial) as tif:
+            count, page = len(tif.pages), tif.pages[-1]
+            whole = count == math.prod(shape[:-2]) and page.shape == shape[-2:]
+            whole = whole and np.array_equal(page.asarray(), last)
+    except OSError:
+        raise
+    except Exception:  # noqa: BLE001 - codecs have errors of their own
+        whole = False
+    if not whole:
+        raise OSError(errno.EIO, "what was read back is not what was written")
 
 
 def _planes(labels: ArrayLike, dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:

@@ -7,11 +7,12 @@ goes away (`remove_folder`).
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import tempfile
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,11 @@ def whole_file(target: Path) -> Iterator[Path]:
     """A private file to be written beside `target`, which it replaces where the block ends well.
 
     After an error or a kill `target` is what it was before. Who wants others to read it changes its mode in the block.
+
+    Raises
+    ------
+    FileNotFoundError
+        Where the folder went while the block wrote; also whatever the block raises.
     """
     descriptor, name = tempfile.mkstemp(prefix=f".{target.name[:_NAME]}.", dir=target.parent)
     os.close(descriptor)
@@ -39,8 +45,15 @@ def whole_file(target: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.replace(target)
+    except Exception as error:
+        if not os.path.lexists(temporary):
+            raise gone(target) from error
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # nothing that could be said beside the error above
+            temporary.unlink()
+    if not target.is_file():
+        raise gone(target)
 
 
 @contextmanager
@@ -48,13 +61,30 @@ def whole_folder(target: Path) -> Iterator[Path]:
     """A free path beside `target` for a folder that the block makes, and at its end renames to `target`.
 
     Where the block fails or is stopped, nothing of that folder is left.
+
+    Raises
+    ------
+    FileNotFoundError
+        Where the folder around it went while the block wrote; also whatever the block raises.
     """
     temporary = beside(target, "new")
     try:
         yield temporary
     except BaseException as error:
+        lost = isinstance(error, FileNotFoundError) and not any(map(os.path.lexists, (temporary, target)))
         remove_folder(temporary, error)
+        if lost:
+            raise gone(target) from error
         raise
+    if not target.is_dir():
+        raise gone(target)
+
+
+def gone(target: Path) -> FileNotFoundError:
+    """The error for a file or folder that could not be finished because the folder around it went meanwhile."""
+    return FileNotFoundError(
+        errno.ENOENT, "the folder was moved or deleted while this was written; write it elsewhere", str(target)
+    )
 
 
 def remove_folder(folder: Path, error: BaseException) -> None:

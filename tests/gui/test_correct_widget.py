@@ -1,13 +1,10 @@
 """The Correct dock in a real window: real strokes, real buttons and keys, and what is on the disk afterwards."""
 
-import errno
 import json
-import shutil
 
 import numpy as np
 import pytest
 from qtpy.QtCore import Qt
-from zarr.storage import LocalStore
 
 from napari_unetpp.box import Box
 from napari_unetpp.gui.comparison import HeadComparison
@@ -334,30 +331,6 @@ def test_corrections_of_another_shape_are_refused(viewer, open_correct, qtbot, r
     assert "corrects an image of 32 x 40 (yx), but cells has 32 x 41" in text
     assert corrections_in(viewer) == []
     open_corrections(dock.form.path(), "r+").close()  # and nobody holds it
-
-
-@pytest.mark.parametrize("fault", ["deleted", "full"])
-def test_what_cannot_be_saved_is_told_and_not_shown(viewer, open_correct, fault, monkeypatch, qtbot, rng):
-    viewer.add_image(rng.integers(0, 99, (32, 40), np.uint8), name="cells")
-    dock = open_correct()
-    press(dock.make_button, dock, qtbot)
-    layer, path = dock.opened.layer, dock.opened.corrections.path
-    if fault == "deleted":
-        shutil.rmtree(path)
-    else:
-
-        async def full(*_, **__):
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-        monkeypatch.setattr(LocalStore, "set", full)
-    layer.paint((16, 20), 1)
-    assert layer.mode == "pan_zoom"
-    wanted = {"deleted": "moved or deleted", "full": "No space left on device"}[fault]
-    assert wanted in dock.status.text()
-    assert not np.asarray(layer.data).any()
-    key(viewer, "R")
-    assert dock.opened.corrections.reviewed == ()
-    assert path.exists() == (fault == "full")
 
 
 def test_keys_are_given_back(viewer, open_correct, qtbot, rng):

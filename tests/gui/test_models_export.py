@@ -1,5 +1,6 @@
 """Models that leave the Models dock, in every format: what lies on the disk, and what is said of it."""
 
+import shutil
 import sys
 import threading
 import zipfile
@@ -11,7 +12,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog
 
 from napari_unetpp.gui import models_work
-from napari_unetpp.model import exchange
+from napari_unetpp.model import checkpoint, exchange, exchange_graphs
 from napari_unetpp.model.checkpoint import load_model
 from tests.gui.test_models_import import told
 from tests.gui.test_models_widget import names, on_disk, settle
@@ -206,3 +207,45 @@ def test_what_was_chosen_stays_when_the_list_is_read_anew(open_dock, qtbot):
     settle(dock, qtbot)
     assert (box.format.currentText(), box.level.currentData()) == ("ONNX", 0)
     assert models_work.ModelFile is type(dock.chosen())
+
+
+@pytest.mark.parametrize("how", ["deleted", "replaced"])
+@pytest.mark.parametrize(
+    ("module", "function", "title"),
+    [
+        (exchange, "smaller", "TorchScript"),  # before the first byte
+        (exchange_graphs, "write_torchscript", "TorchScript"),
+        (exchange_graphs, "checked", "TorchScript"),  # just before it would get its name
+        (checkpoint, "save_file", "Model file"),
+        (checkpoint, "_read_back", "Model file"),
+    ],
+)
+def test_an_export_whose_folder_goes_is_told_and_can_be_done_elsewhere(
+    open_dock, export, tmp_path, monkeypatch, module, function, title, how
+):
+    out, real = tmp_path / "out", getattr(module, function)
+    out.mkdir()
+
+    def called(*args, **kwargs):
+        shutil.rmtree(out)
+        if how == "replaced":
+            out.mkdir()
+        return real(*args, **kwargs)
+
+    dock = open_dock()
+    name = "a.pt" if title == "TorchScript" else "a.safetensors"
+    with monkeypatch.context() as patch:
+        patch.setattr(module, function, called)
+        export(dock, out / name, title)
+    if how == "replaced" and "Exported" in dock.status.text():  # written into the folder that is there now
+        assert (out / name).is_file()
+    else:
+        assert "Exported" not in dock.status.text()
+        assert "moved or deleted" in dock.status.text() or "No such file" in dock.status.text()
+        assert dock.status.styleSheet()  # red
+        assert not (out.exists() and list(out.iterdir()))
+    other = tmp_path / "other"
+    other.mkdir()
+    export(dock, other / name, title)
+    assert "Exported" in dock.status.text()
+    assert (other / name).is_file()

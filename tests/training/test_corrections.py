@@ -17,6 +17,7 @@ from zarr.storage import LocalStore
 from napari_unetpp.box import Box
 from napari_unetpp.model.card import ClassInfo
 from napari_unetpp.stacks import Stack
+from napari_unetpp.training import corrections_kept
 from napari_unetpp.training.corrections import (
     CorrectionsError,
     create_corrections,
@@ -336,3 +337,47 @@ def test_a_deleted_folder_is_told_and_not_made_anew(make):
             change()
     assert corrections.reviewed == ()
     assert not corrections.path.exists()
+
+
+def test_memory_keeps_every_stroke_and_of_a_models_labels_what_it_has_room_for(make, monkeypatch, rng, tmp_path):
+    import shutil
+
+    monkeypatch.setattr(corrections_kept, "MOST_BYTES", 100_000)
+    shape = (6, 256, 256)
+    corrections = make(shape=shape, classes=CELL * 3)
+    run(propose(corrections, rng.integers(0, 3, shape).astype(np.uint8)))
+    kept = sum(map(len, corrections._store._files.values()))
+    assert 50_000 < kept < 110_000  # of about 200 kB
+    with corrections.writing:
+        corrections.labels[2, 10:20] = 3
+        corrections.labels[5, 30:40] = 2
+    expected = np.asarray(corrections.labels[:])
+    assert corrections.save_elsewhere(tmp_path / "whole.corrections.zarr")  # the rest comes from the disk
+    np.testing.assert_array_equal(open_corrections(tmp_path / "whole.corrections.zarr").labels[:], expected)
+    shutil.rmtree(corrections.path)
+    assert corrections.check() is not None
+    assert not corrections.save_elsewhere(tmp_path / "part.corrections.zarr")
+    found = open_corrections(tmp_path / "part.corrections.zarr").labels
+    for z in (2, 5):
+        np.testing.assert_array_equal(found[z], expected[z])
+
+
+@given(st.lists(st.tuples(boxes(), st.integers(0, 3), st.booleans()), max_size=8))
+def test_strokes_on_a_disk_that_comes_and_goes_are_all_there_in_the_end(tmp_path_factory, strokes):
+    path = tmp_path_factory.mktemp("laws") / "cells.corrections.zarr"
+    corrections = create_corrections(path, image(), classes=CELL * 3, unpainted="background")
+    expected = np.zeros(SHAPE, np.uint8)
+    for box, label, away in strokes:
+        if away and path.exists():
+            path.rename(path.with_name("away"))
+        elif not away and not path.exists():
+            path.with_name("away").rename(path)
+        with corrections.writing:
+            corrections.retry()
+            corrections.labels[box.slices] = expected[box.slices] = label
+            assert (corrections.check() is None) == path.exists()
+        np.testing.assert_array_equal(corrections.labels[:], expected)
+    if path.exists():
+        np.testing.assert_array_equal(open_corrections(path).labels[:], expected)
+    corrections.save_elsewhere(path.with_name("other.corrections.zarr"))
+    np.testing.assert_array_equal(open_corrections(path.with_name("other.corrections.zarr")).labels[:], expected)

@@ -10,7 +10,7 @@ import csv
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_unetpp._whole import whole_file
 from napari_unetpp.gui.comparison import ENSEMBLE, Level, level_name
@@ -168,9 +168,12 @@ def write_table(
         raise FileNotFoundError(f"folder {path.parent} does not exist; make it, or save the table elsewhere")
     with whole_file(path) as temporary:
         with temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow([*header, *about])
-            writer.writerows([*(value(row) for value in header.values()), *about.values()] for row in rows)
+            table: list[list[Any]] = [[*header, *about]]
+            table += [[*(value(row) for value in header.values()), *about.values()] for row in rows]
+            csv.writer(file).writerows(table)
+        with temporary.open(newline="", encoding="utf-8") as file:
+            if len(list(csv.reader(file))) != len(table):
+                raise OSError(f"{path} is read back otherwise than it was written; save the table elsewhere")
         temporary.chmod(0o644)  # others may read the table
     yield f"Saved the table: {path}"
 

@@ -1,8 +1,7 @@
 """Corrections as the data of a Labels layer: every stroke, undo and redo goes to the disk before it is seen.
 
-Decides, in this order: how the layer's voxels are read (`PaintedLabels.__getitem__`), how what napari writes finds its place
-on the disk (`__setitem__`), and what happens where the disk refuses. The axes are those of the image: permuted, and with
-channels the same labels for each, as in `_image_axes`. Knows neither Qt nor napari.
+A stroke that the disk refuses stays in memory, is seen like the others, and `failed` tells of it. The axes are those of the image:
+permuted, and with channels the same labels for each, as in `_image_axes`. Knows neither Qt nor napari.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from psygnal import Signal
 
 from napari_unetpp._image_axes import in_image_axes, one_key_per_axis
 from napari_unetpp.box import Box
-from napari_unetpp.training.corrections_folder import disk
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class PaintedLabels:
-    """Labels that are written through; what cannot be written is told by `failed` instead of raised into napari's mouse.
+    """Labels that are written through; what is not on the disk is told by `failed` instead of raised into napari's mouse.
 
     Parameters
     ----------
@@ -34,10 +32,10 @@ class PaintedLabels:
     """
 
     written = Signal(Box)
-    """A box, in prediction axes, is safe on the disk; emitted in the thread that painted."""
+    """A box, in prediction axes, was painted; emitted in the thread that painted."""
 
     failed = Signal(OSError)
-    """Why a stroke, or a part of one, is not on the disk."""
+    """Why a stroke, or a part of one, is not on the disk but in memory alone; emitted after `written`."""
 
     def __init__(self, corrections: Corrections, axes: str, extents: Sequence[int]) -> None:
         self._corrections = corrections
@@ -58,17 +56,19 @@ class PaintedLabels:
         return found
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        try:
-            with self._corrections.writing, disk(self._corrections.path):
-                if not self._corrections.writable:
-                    raise OSError(None, "they are closed; open them again in the Correct dock")
-                places = self._places(key)
-                boxes = self._set_box(key, value) if places is None else self._set_places(places, value)
-        except OSError as error:
-            self.failed.emit(error)
+        if not self._corrections.writable:
+            why = "cannot save corrections: they are closed; open them again in the Correct dock"
+            self.failed.emit(OSError(None, why, str(self._corrections.path)))
             return
+        with self._corrections.writing:
+            self._corrections.retry()  # the disk may have room again
+            places = self._places(key)
+            boxes = self._set_box(key, value) if places is None else self._set_places(places, value)
+            fault = self._corrections.check()
         for box in boxes:
             self.written.emit(box)
+        if fault is not None:
+            self.failed.emit(fault)
 
     def _set_box(self, key: Any, value: Any) -> list[Box]:
         keys = one_key_per_axis(key, self.ndim)

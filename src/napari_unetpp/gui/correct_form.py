@@ -15,6 +15,7 @@ from qtpy.QtWidgets import QFileDialog, QGroupBox, QHBoxLayout, QLineEdit, QTool
 
 from napari_unetpp.gui.comparison import Level, level_name
 from napari_unetpp.gui.correct_work import default_folder, kept_in, user_corrections
+from napari_unetpp.gui.elided import ElidedLineEdit
 from napari_unetpp.gui.fields import breakable, combo_box, note_label, offer, rows
 from napari_unetpp.gui.image_layer import check_axes, suggest_axes
 from napari_unetpp.training.corrections import is_corrections
@@ -53,7 +54,7 @@ class CorrectForm(QGroupBox):
         )
         self.unpainted.addItem("background", "background")
         self.unpainted.addItem("not annotated", "ignore")
-        self.folder = QLineEdit()
+        self.folder = ElidedLineEdit()
         self.folder.setToolTip("The folder in which the corrections are kept, saved as you paint.")
         self.browse = QToolButton()
         self.browse.setText("…")

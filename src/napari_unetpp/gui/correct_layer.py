@@ -7,32 +7,40 @@ others.
 
 from __future__ import annotations
 
+import logging
 import weakref
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
 from napari.utils import DirectLabelColormap
+from napari.utils.notifications import show_warning
 from psygnal import Signal
 from qtpy.QtCore import QTimer
 
 from napari_unetpp.gui.correct_array import PaintedLabels
+from napari_unetpp.gui.correct_work import free_folder, user_corrections
 from napari_unetpp.gui.image_layer import extents
 from napari_unetpp.gui.jobs import JobError
 from napari_unetpp.gui.level_colors import OPACITY
-from napari_unetpp.gui.placing import placement
+from napari_unetpp.gui.placing import place_like, placement, when_placed
 from napari_unetpp.gui.status import report
 from napari_unetpp.gui.versions import unwrapped
 from napari_unetpp.training.corrections_folder import CorrectionsError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from napari import Viewer
     from napari.layers import Labels
 
     from napari_unetpp.box import Box
     from napari_unetpp.training.corrections import Corrections
 
+log = logging.getLogger(__name__)
+
 CORRECTIONS_KEY = "napari-unetpp corrections"  # in the metadata of the layer
 BRUSH = 10  # voxels
+WHAT_NOW = "What you painted is in memory alone: press 'Save elsewhere' in the Correct dock."
 BACKGROUND = "#b0b0b0"  # of voxels that a person calls background, which only "not annotated" has to show
 
 
@@ -55,13 +63,17 @@ class OpenCorrections:
     """The layer was removed; the folder is closed."""
 
     failed = Signal(OSError)
-    """Why a stroke is not on the disk; the layer shows what is."""
+    """Why strokes are not on the disk; they are in memory, and `save_elsewhere` writes them."""
+
+    saved = Signal()
+    """What was in memory alone is on the disk again."""
 
     def __init__(self, viewer: Viewer, layer: Labels, corrections: Corrections, image: Image, axes: str) -> None:
         self.layer, self.corrections, self.axes = layer, corrections, axes
         self.painted: PaintedLabels = layer.data
         self._viewer, self._image = weakref.ref(viewer), weakref.ref(image)
         self._image_name = image.name
+        when_placed(image, self._on_image_placed)
         viewer.layers.events.removing.connect(self._on_removing)
         viewer.layers.events.removed.connect(self._on_removed)
         self._told = ""  # the fault that was told last
@@ -93,9 +105,39 @@ class OpenCorrections:
         """Whether what is painted goes to the disk: nobody gave the layer other data, or closed the folder."""
         return self.layer.data is self.painted and self.corrections.writable
 
+    def look(self) -> None:
+        """Tell where the folder is gone, also before somebody paints."""
+        if self.layer.data is self.painted and (fault := self.corrections.check()) is not None:
+            self._on_failed(fault)
+
+    def retry(self) -> None:
+        """Write what is in memory alone to where it belongs, or tell why not."""
+        self._told = ""
+        self._after(self.corrections.retry())
+
+    def save_elsewhere(self, path: Path) -> bool:
+        """Write all corrections into a new folder and go on there; whether nothing is missing. Raises OSError and ValueError."""
+        whole = self.corrections.save_elsewhere(path)
+        self._after(None)
+        return whole
+
+    def _after(self, fault: OSError | None) -> None:
+        if fault is not None:
+            self._on_failed(fault)
+            return
+        self._told = ""
+        self._show_stored()
+        self.saved.emit()
+
     def recolor(self) -> None:
         """Show the classes in their colours."""
         self.layer.colormap = DirectLabelColormap(color_dict=correction_colors(self.corrections))
+
+    def _on_image_placed(self, event: Any) -> None:
+        """The image was scaled, moved or turned after the corrections were opened."""
+        image = self._image()
+        if event.source is image and image is not None and extents(image) == self.painted.shape:
+            place_like([self.layer], image)
 
     def _on_removing(self, event: Any) -> None:
         viewer = self.viewer
@@ -107,6 +149,7 @@ class OpenCorrections:
 
     def _on_removed(self, event: Any) -> None:
         if event.value is self.layer:
+            self.rescue()
             self.corrections.close()
             viewer = self.viewer
             if viewer is not None:
@@ -114,14 +157,35 @@ class OpenCorrections:
                 viewer.layers.events.removed.disconnect(self._on_removed)
             self.gone.emit()
 
+    def rescue(self) -> None:
+        """Save strokes that are in memory alone among the user's corrections, because the layer or the window goes."""
+        if self.corrections.fault is None or self.corrections.retry() is None:
+            return
+        path = free_folder(user_corrections(), self.image)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.corrections.save_elsewhere(path)
+        except (OSError, ValueError) as error:
+            report(JobError(error))
+            return
+        text = f"Corrections of {self.image} could not be saved in their folder. They were saved in {path}"
+        show_warning(text)
+        log.warning(text)  # where the window goes, this is all that is left to read
+
     def _on_written(self, _box: Box) -> None:
-        self._told = ""
+        if self._told and self.corrections.fault is None:
+            self._told = ""
+            self.saved.emit()
 
     def _on_failed(self, error: OSError) -> None:
-        self.layer.mode = "pan_zoom"  # no brush that leaves nothing behind
-        if str(error) != self._told:  # once, not with each movement of the mouse
+        if str(error) != self._told:
             self._told = str(error)
-            report(JobError(error))
+            kept = self.corrections.writable
+            if not kept:
+                self.layer.mode = "pan_zoom"  # no brush that leaves nothing behind; else the stroke goes on in memory
+            why = str(error.strerror)
+            text = f"{why[:1].upper()}{why[1:]}. {WHAT_NOW if kept else ''} Image {self.image}, folder {error.filename}"
+            report(JobError(OSError(" ".join(text.split()))))
             self.failed.emit(error)
         QTimer.singleShot(0, self._show_stored)  # when napari has drawn what is not there
 

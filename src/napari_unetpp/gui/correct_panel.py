@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QHBoxLayout, QProgressBar, QPushButton, QVBoxLayout, 
 
 from napari_unetpp.gui.correct_form import CorrectForm
 from napari_unetpp.gui.correct_labels import LabelsBox
+from napari_unetpp.gui.correct_rescue import RescueBox
 from napari_unetpp.gui.correct_review import ReviewBox
 from napari_unetpp.gui.correct_tour import TourBox
 from napari_unetpp.gui.dock import Dock
@@ -37,6 +38,7 @@ class CorrectPanel(Dock):
         self.stop_button.setToolTip("What has arrived stays; taking over once more brings the rest.")
         self.bar = QProgressBar()
         self.labels, self.review, self.tour = LabelsBox(), ReviewBox(viewer), TourBox(viewer)
+        self.rescue = RescueBox()
         self.status = StatusLabel()
         self.setMinimumWidth(WIDTH)
         self._lay_out()
@@ -49,6 +51,7 @@ class CorrectPanel(Dock):
         running = QHBoxLayout()
         running.addWidget(self.bar, 1)
         running.addWidget(self.stop_button)
+        layout.addWidget(self.rescue)
         layout.addWidget(self.form)
         for button in (self.make_button, self.open_button, self.take_button):
             layout.addWidget(button)

@@ -18,9 +18,9 @@ from qtpy.QtWidgets import QGridLayout, QGroupBox, QPushButton, QVBoxLayout
 from napari_unetpp.gui.correct_counting import Counting
 from napari_unetpp.gui.correct_keys import KEYS
 from napari_unetpp.gui.correct_reviewed import Outlines
+from napari_unetpp.gui.correct_seen import check_plane, seen_box
 from napari_unetpp.gui.correct_work import Filled, fill
 from napari_unetpp.gui.fields import note_label, wrapping_label
-from napari_unetpp.gui.image_layer import slice_box
 from napari_unetpp.gui.jobs import JobError, start_job
 
 if TYPE_CHECKING:
@@ -85,7 +85,9 @@ class ReviewBox(QGroupBox):
         if opened is not None and changed:
             what = "image" if len(opened.corrections.shape) == 2 else "slice"
             self.mark_button.setText(f"Mark {what} ({KEYS['mark']})")
-            self.mark_button.setToolTip(f"All labels of the {what} are as they should be.")
+            self.mark_button.setToolTip(
+                f"All labels of the {what} on the screen are as they should be, also in a turned view."
+            )
             self.unmark_button.setToolTip(f"Nothing of the {what} is reviewed any more; its labels stay.")
             self.draw_button.setToolTip("Drag a rectangle over the image: its labels are as they should be.")
             self.note.setText(WHAT_COUNTS[opened.corrections.unpainted])
@@ -106,7 +108,13 @@ class ReviewBox(QGroupBox):
 
     def draw(self) -> None:
         """Draw a rectangle that is reviewed, or give up drawing one."""
-        self.outlines.draw()
+        image = self._opened.image_layer if self._opened is not None else None
+        try:
+            if self._opened is not None and image is not None and self.outlines.drawing is None:
+                check_plane(self.viewer, image, self._opened.axes)
+            self.outlines.draw()
+        except ValueError as error:
+            self.told.emit(str(error))
         self._on_drawing()
 
     def mark(self, box: Box) -> None:
@@ -123,7 +131,11 @@ class ReviewBox(QGroupBox):
         if self._opened is None or image is None:
             self.told.emit("The image of these corrections was removed; open it again to mark what is reviewed.")
             return None
-        return slice_box(self.viewer, image, self._opened.axes)
+        try:
+            return seen_box(self.viewer, image, self._opened.axes)
+        except ValueError as error:
+            self.told.emit(str(error))
+            return None
 
     def _change(self, how: Callable[[Box], None], box: Box) -> None:
         try:

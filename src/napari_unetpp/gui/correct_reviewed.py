@@ -13,8 +13,9 @@ from napari.layers import Shapes
 from qtpy.compat import isalive
 from qtpy.QtCore import QObject, QTimer, Signal
 
+from napari_unetpp.gui.correct_seen import shown_letters
 from napari_unetpp.gui.image_layer import shapes_box, slice_spans
-from napari_unetpp.gui.placing import placement, selection_kept
+from napari_unetpp.gui.placing import place_like, placement, selection_kept, when_placed
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -55,12 +56,15 @@ class Outlines(QObject):
         if opened is not self._opened:
             self.end_drawing()
             self._remove()
-            steps = self.viewer.dims.events.current_step
-            if self._opened is not None:
-                steps.disconnect(self.show)
-            if opened is not None:
-                steps.connect(self.show)
+            events = self.viewer.dims.events
+            for moved in (events.current_step, events.order, events.ndisplay):
+                if self._opened is not None:
+                    moved.disconnect(self._on_view)
+                if opened is not None:
+                    moved.connect(self._on_view)
             self._opened, self._unwanted = opened, False
+            if opened is not None:
+                when_placed(opened.layer, self._on_placed)
         self.show()
 
     def update(self) -> None:
@@ -68,18 +72,30 @@ class Outlines(QObject):
         self._unwanted = False
         self.show()
 
-    def show(self, _event: object = None) -> None:
-        """Outline what was reviewed of the slice on the screen; another slice, or more was reviewed."""
+    def _on_placed(self, event: Any) -> None:
+        if isalive(self) and self._opened is not None and event.source is self._opened.layer:
+            place_like([layer for layer in (self.layer, self.drawing) if layer is not None], self._opened.layer)
+
+    def _on_view(self, _event: object = None) -> None:
+        if not isalive(self):
+            return
+        if self.viewer.dims.ndisplay != 2:
+            self.end_drawing()  # a rectangle in a volume has no depth
+        self.show()
+
+    def show(self) -> None:
+        """Outline what was reviewed of the slice on the screen; none in 3D, where it would hide what is behind."""
         opened = self._opened
         if not isalive(self) or opened is None or (image := opened.image_layer) is None:
             return
         spans = dict(zip(opened.axes, slice_spans(self.viewer, image), strict=False))
         corners = []
-        for box in opened.corrections.reviewed:
+        shown = shown_letters(self.viewer, image, opened.axes)
+        for box in opened.corrections.reviewed if len(shown) == 2 else ():
             within = dict(zip(opened.corrections.axes, zip(box.start, box.stop, strict=True), strict=True))
             parts = {axis: (max(a, spans[axis][0]), min(b, spans[axis][1])) for axis, (a, b) in within.items()}
             if all(a < b for a, b in parts.values()):
-                corners.append(self._rectangle(opened, {**spans, **parts}))
+                corners.append(self._rectangle(opened, {**spans, **parts}, shown))
         if self.layer is not None and self.layer not in self.viewer.layers:
             self.layer, self._shown, self._unwanted = None, [], True
         if corners == self._shown or self._unwanted:
@@ -93,15 +109,17 @@ class Outlines(QObject):
             self.layer.add_rectangles([np.array(c) for c in corners])
         self.layer.editable = False
 
-    def _rectangle(self, opened: OpenCorrections, spans: dict[str, tuple[int, int]]) -> tuple[tuple[float, ...], ...]:
-        """Corners of the outline, in the axes of the layer, around whole voxels."""
+    def _rectangle(
+        self, opened: OpenCorrections, spans: dict[str, tuple[int, int]], shown: str
+    ) -> tuple[tuple[float, ...], ...]:
+        """Corners of the outline, in the axes of the layer, around whole voxels of the two axes that are shown."""
         letters = opened.axes[: opened.layer.ndim]
         corners = []
-        for end_y, end_x in ((0, 0), (0, 1), (1, 1), (1, 0)):
+        for ends in ((0, 0), (0, 1), (1, 1), (1, 0)):
             corner = []
             for letter in letters:
                 start, stop = spans[letter]
-                end = {"y": end_y, "x": end_x}.get(letter)
+                end = dict(zip(shown, ends, strict=True)).get(letter)
                 corner.append(float(start) if end is None else (stop if end else start) - 0.5)
             corners.append(tuple(corner))
         return tuple(corners)

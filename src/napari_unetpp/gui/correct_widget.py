@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
 from qtpy.compat import isalive
-from qtpy.QtCore import QTimer
+from qtpy.QtCore import QSignalBlocker, QTimer
 
 from napari_unetpp.gui.correct_form import EMPTY, SHOWN
 from napari_unetpp.gui.correct_keys import KEYS, BoundKeys
@@ -28,6 +28,8 @@ from napari_unetpp.gui.versions import unwrapped
 from napari_unetpp.training.corrections import Corrections
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import napari.viewer
     from qtpy.QtGui import QShowEvent
 
@@ -69,9 +71,11 @@ class CorrectWidget(CorrectPanel):
         self.open_button.clicked.connect(self.open)
         self.take_button.clicked.connect(self.take_over)
         self.stop_button.clicked.connect(self.cancel)
-        for box in (self.labels, self.review, self.tour):
+        for box in (self.labels, self.review, self.tour, self.rescue):
             box.failed.connect(self._on_failed)
         self.review.told.connect(self.tell)
+        self.rescue.told.connect(self.tell)
+        self.rescue.moved.connect(self._on_moved)
         self.show_progress(0, 0)
         self.reset_choices()
 
@@ -116,9 +120,12 @@ class CorrectWidget(CorrectPanel):
             self.opened = opened
         self.labels.follow(opened)
         self.review.follow(opened)
+        self.rescue.follow(opened)
 
     def _look_for_news(self) -> None:
         """A run may have predicted more, or somebody made or removed the folder."""
+        if self.opened is not None:
+            self.opened.look()
         if self.job is None:
             self._allow()
 
@@ -240,8 +247,13 @@ class CorrectWidget(CorrectPanel):
 
     def _on_unsaved(self, error: OSError) -> None:
         if isalive(self):
-            self._kept = str(error)
+            self._kept = f"{error.filename}: {error.strerror}"
             self.say(self._kept, error=True)
+
+    def _on_moved(self, path: Path) -> None:
+        with QSignalBlocker(self.form.folder):
+            self.form.folder.setText(str(path.parent))  # where "Open corrections" looks from now on
+        self._follow()
 
     # Coming and going
 
@@ -266,6 +278,8 @@ class CorrectWidget(CorrectPanel):
         if self.job is not None:
             self.job.yielded.disconnect(self._on_event)
             self.job.cancel()
+        for opened in corrections_in(self.viewer):
+            opened.rescue()
         self._show_opened(None)
         self.review.stop()
         self.tour.stop()

@@ -96,6 +96,15 @@ def kept_in(folder: Path, image: str) -> Path:
     return folder / f"{stem}{SUFFIX}"
 
 
+def free_folder(folder: Path, image: str) -> Path:
+    """Where corrections of that image can be made anew: in `folder`, or in a folder in it where it has some already."""
+    path, number = kept_in(folder, image), 0
+    while os.path.lexists(path):
+        number += 1
+        path = kept_in(folder / f"saved-{number}", image)
+    return path
+
+
 def make(request: Request) -> Generator[Corrections | Arrived]:
     """The new corrections, then what of the level has arrived in them.
 

@@ -9,6 +9,8 @@ from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import QComboBox, QFormLayout, QGroupBox, QLabel, QSizePolicy, QVBoxLayout, QWidget
 
+from napari_unetpp.gui.elided import ElidedCombo
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -16,8 +18,8 @@ LABEL_WIDTH = 50  # of the longest label in napari's font, so that the groups ha
 
 
 def combo_box(tooltip: str) -> QComboBox:
-    """A combo box that is as wide as its place, not as its longest text."""
-    combo = QComboBox()
+    """A combo box that is as wide as its place, not as its longest text, which it shortens in the middle."""
+    combo = ElidedCombo()
     combo.setToolTip(tooltip)
     combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
     combo.setMinimumContentsLength(8)

@@ -29,7 +29,7 @@ from napari_unetpp.gui.image_layer import extents
 from napari_unetpp.gui.level_colors import OPACITY, label_colors
 from napari_unetpp.gui.level_grid import LevelGrid
 from napari_unetpp.gui.level_maps import LevelMaps
-from napari_unetpp.gui.placing import placement, selection_kept
+from napari_unetpp.gui.placing import place_like, placement, selection_kept, when_placed
 from napari_unetpp.gui.versions import unwrapped
 from napari_unetpp.inference.folders import GoneError
 from napari_unetpp.inference.labels import LazyLabels, LazyView, label_view
@@ -127,6 +127,7 @@ class LevelLayers:
             return
         self._image, self._image_name = weakref.ref(image), image.name
         image.events.name.connect(self._on_image_name)
+        when_placed(image, self._on_image_placed)
 
     def is_of(self, image: Image | str) -> bool:
         """Whether they were predicted from that image, or, where it is gone, from one of that name."""
@@ -228,6 +229,12 @@ class LevelLayers:
 
     def _on_image_name(self, event: Any) -> None:
         self._image_name = event.source.name
+
+    def _on_image_placed(self, event: Any) -> None:
+        """The image was scaled, moved or turned after it was predicted."""
+        image = self._image() if self._image is not None else None
+        if event.source is image and image is not None and extents(image) == self.extents:
+            place_like((*self.layers.values(), *self.maps.layers()), image)
 
     def _on_removed(self, event: Any) -> None:
         mine = (*self.layers.values(), *self.maps.layers())

@@ -26,6 +26,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_unetpp.gui.dock import Dock
+from napari_unetpp.gui.elided import elide_rows
 from napari_unetpp.gui.models_card import card_page
 from napari_unetpp.gui.models_export import ExportBox
 from napari_unetpp.gui.models_import import ImportBox
@@ -50,6 +51,7 @@ class ModelsPanel(Dock):
         self.list.setUniformRowHeights(True)
         self.list.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.list.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        elide_rows(self.list)
         header = self.list.header()
         header.setStretchLastSection(False)
         for column, mode in enumerate(("Stretch", "ResizeToContents", "ResizeToContents", "Stretch")):

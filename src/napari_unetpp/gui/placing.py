@@ -1,12 +1,14 @@
-"""How a new layer comes to lie on another, and the user's selection is left alone meanwhile."""
+"""How a layer comes to lie on another and stays there, and the user's selection is left alone meanwhile."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from napari import Viewer
     from napari.layers import Layer
@@ -23,6 +25,22 @@ def placement(layer: Layer) -> dict[str, Any]:
         "units": layer.units,
         "axis_labels": layer.axis_labels,
     }
+
+
+def place_like(layers: Iterable[Layer], source: Layer) -> None:
+    """Put layers with the same axes where `source` lies now."""
+    wanted = placement(source)
+    for layer in layers:
+        for name, value in wanted.items():
+            # Each assignment draws the layer again, also one that changes nothing.
+            if not np.array_equal(np.asarray(getattr(layer, name)), np.asarray(value)):
+                setattr(layer, name, value)
+
+
+def when_placed(layer: Layer, placed: Callable[[Any], None]) -> None:
+    """Call a method, which is not kept alive, whenever the layer is moved, scaled, turned or its axes are named."""
+    for name in placement(layer):
+        getattr(layer.events, name).connect(placed)
 
 
 @contextmanager

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 from napari.layers import Image, Labels
 
 from napari_unetpp._reader import METADATA_KEY, StoredLevel, recommended_level
 from napari_unetpp.gui.comparison import HeadComparison
 from napari_unetpp.gui.image_layer import extents, suggest_axes
 from napari_unetpp.gui.layers import LevelLayers, followed_in, hide_others
-from napari_unetpp.gui.placing import placement
+from napari_unetpp.gui.placing import place_like
 from napari_unetpp.gui.versions import unwrapped
 
 if TYPE_CHECKING:
@@ -48,9 +47,7 @@ def adopt(viewer: Viewer) -> list[LevelLayers]:
 def _join(levels: LevelLayers, layer: Labels, level: Level) -> None:
     image, comparison = levels.image_layer, levels.comparison
     if image is not None and extents(image) == levels.extents:
-        for name, wanted in placement(image).items():
-            if not np.array_equal(np.asarray(getattr(layer, name)), np.asarray(wanted)):
-                setattr(layer, name, wanted)
+        place_like([layer], image)
     layer.data = levels.labels(level)  # which follow the threshold
     levels.take(level, layer)
     shown = comparison.visible and level == comparison.level

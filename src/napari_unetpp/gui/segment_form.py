@@ -22,6 +22,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_unetpp.gui.axis_names import AxisNames
+from napari_unetpp.gui.elided import ElidedLineEdit
 from napari_unetpp.gui.fields import breakable, combo_box, group, note_label, offer, stacked
 from napari_unetpp.gui.image_layer import check_axes, suggest_axes
 from napari_unetpp.gui.segment_planes import PlanesField, planes_reason
@@ -64,6 +66,7 @@ class SegmentForm(QWidget):
         self.axes = QLineEdit()
         self.axes.setMaxLength(5)
         self.axes_note = note_label()
+        self.axis_names = AxisNames(self)
         self.region = combo_box(
             "The whole stack, the slice where the sliders stand, what is on the screen,\n"
             "or what the selected shapes of a Shapes layer bound (all, if none is selected).\n"
@@ -90,7 +93,7 @@ class SegmentForm(QWidget):
         )
         self.speed.addItem("Exact", False)
         self.speed.addItem("Fast (8 bit)", True)
-        self.folder = QLineEdit()
+        self.folder = ElidedLineEdit()
         self.folder.setPlaceholderText("temporary")
         self.folder.setToolTip(
             "A folder for the predictions (OME-Zarr).\nEmpty: a temporary one, removed when napari closes."
@@ -107,6 +110,8 @@ class SegmentForm(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(6)
+        axes = stacked(self.axes, self.axes_note)
+        axes.addWidget(self.axis_names)
         folder = QHBoxLayout()
         folder.setSpacing(4)
         folder.addWidget(self.folder)
@@ -114,7 +119,7 @@ class SegmentForm(QWidget):
         rows: dict[str, list[tuple[str, Any]]] = {
             "Image": [
                 ("Layer", self.image),
-                ("Axes", stacked(self.axes, self.axes_note)),
+                ("Axes", axes),
                 ("Region", self.region),
             ],
             "Model": [

@@ -10,13 +10,13 @@ from qtpy.QtWidgets import (
     QComboBox,
     QDoubleSpinBox,
     QHBoxLayout,
-    QLineEdit,
     QPushButton,
     QToolButton,
     QVBoxLayout,
     QWidget,
 )
 
+from napari_unetpp.gui.elided import ElidedLineEdit
 from napari_unetpp.gui.fields import combo_box, group, note_label, rows, stacked
 from napari_unetpp.gui.train_fields import PatchField, number_box
 from napari_unetpp.model.presets import PRESET_NAMES
@@ -52,10 +52,10 @@ class FormFields(QWidget):
         self.ndim.addItem("2D", 2)
         self.ndim.addItem("3D", 3)
         self.target = combo_box("What the labels mean to the network.")
-        self.classes = QLineEdit("object")
+        self.classes = ElidedLineEdit("object")
         self.classes.setToolTip("Names of the classes, in the order of their labels, with commas between.")
         self.classes_note = note_label()
-        self.name = QLineEdit()
+        self.name = ElidedLineEdit()
         self.name.setToolTip("Name of the new model; it is kept among your models.")
         self.trainable = combo_box(
             "Everything learns most. Decoder and heads, or heads only, change less\nand forget less where little is annotated."

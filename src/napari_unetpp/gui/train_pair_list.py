@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtWidgets import QListWidget, QListWidgetItem
 
+from napari_unetpp.gui.elided import elide_rows
+
 ROWS = 4  # that are seen without scrolling
 
 
@@ -17,6 +19,7 @@ class PairList(QListWidget):
         super().__init__()
         self.setSelectionMode(QListWidget.SelectionMode.ExtendedSelection)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        elide_rows(self)
         self.setResizeMode(QListWidget.ResizeMode.Adjust)
 
     def chosen(self) -> set[int]:

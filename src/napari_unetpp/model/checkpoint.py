@@ -12,6 +12,7 @@ BatchNorm stay float32: they are few, and small variances would lose their digit
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -136,7 +137,7 @@ def save_model(model: Model, path: str | Path, dtype: torch.dtype = torch.float3
     Raises
     ------
     OSError
-        If the folder cannot be written or the disk is full; nothing is left behind.
+        If the folder cannot be written or the disk is full, or something else is read back; nothing is left behind.
     """
     target = Path(path)
     weights = {
@@ -155,10 +156,20 @@ def save_model(model: Model, path: str | Path, dtype: torch.dtype = torch.float3
     try:
         with whole_file(target) as temporary:
             save_file(weights, temporary, metadata=metadata)
+            _read_back(temporary, metadata)
             temporary.chmod(0o644)  # a model is shared like any other file
     except SafetensorError as error:  # its way of saying that the disk is full
         raise OSError(f"model {target} could not be written: {one_line(error)}") from None
     return target
+
+
+def _read_back(path: Path, metadata: Mapping[str, str]) -> None:
+    """Raise OSError unless a file that was just written holds this header, and the weights of which it names the hash."""
+    with safe_open(path, framework="pt") as file:
+        whole = file.metadata() == metadata
+        whole = whole and weights_sha256({k: file.get_tensor(k) for k in file.keys()}) == metadata["weights_sha256"]  # noqa: SIM118
+    if not whole:
+        raise OSError(errno.EIO, "what was read back is not what was written", str(path))
 
 
 def read_header(path: str | Path) -> Header:

@@ -9,6 +9,7 @@ programs show one alone. The test tensors and the cover come from a picture that
 
 from __future__ import annotations
 
+import filecmp
 import re
 import shutil
 import tempfile
@@ -73,6 +74,8 @@ def write_package(whole: Model, model: Model, path: Path) -> Generator[str, None
         checked = _tested(package)
         yield checked
         shutil.copyfile(package, path)
+        if not filecmp.cmp(package, path, shallow=False):  # it was tested there and not here
+            raise OSError("the package is read back otherwise than it was written; export it elsewhere")
     return checked
 
 

@@ -12,12 +12,14 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import platformdirs
 
+from napari_unetpp._whole import gone
 from napari_unetpp.model.names import LONGEST_NAME, check_name, folded, safe_name
 
 SUFFIX = ".safetensors"
@@ -138,13 +140,22 @@ def copy_model(source: Path, target: Path, *, make_folder: bool = False, overwri
             os.fsync(copy.fileno())
         if copied.hexdigest() != digest:  # what is kept must be what was checked
             raise OSError(f"{source} changed while it was copied; do it again")
+        if file_sha256(temporary) != digest:
+            raise OSError(
+                f"the copy of {source} in {target.parent} is read back otherwise than it was written; copy it elsewhere"
+            )
         temporary.chmod(0o644)  # mkstemp makes it private; a model is shared like any other file
         if overwrite:
             temporary.replace(target)
         else:
             _place(temporary, target)
+    except FileNotFoundError as error:
+        if not os.path.lexists(temporary):
+            raise gone(target) from error
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
     return target
 
 

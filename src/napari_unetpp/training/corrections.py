@@ -16,14 +16,16 @@ What the numbers mean, and which voxels a person has painted::
     unpainted "ignore"       0 not annotated, 1 background, 2.. the classes   painted: labels != 0
 
 A voxel that was painted, or reviewed, is accepted: no proposal changes it any more, also not one that agrees with it and is
-followed by another that does not. zarr replaces chunks and attributes as whole files, so a process that is killed loses no
-more than the stroke that it was writing; nothing is forced through the caches of the system, as it would have to be against
-a power failure.
+followed by another that does not. Voxels that cannot be written stay in memory (`corrections_kept`); `save_elsewhere` writes them
+with all others into another folder. zarr replaces chunks and attributes as whole files, so a process that is killed loses no more
+than the stroke that it was writing; nothing is forced through the caches of the system, as it would have to be against a power
+failure.
 """
 
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -38,17 +40,20 @@ from napari_unetpp.training.corrections_folder import (
     KEY,
     SUFFIX,
     CorrectionsError,
+    check_new,
     damaged,
     disk,
     hold_folder,
     is_corrections,
     plain,
+    told,
 )
+from napari_unetpp.training.corrections_kept import KeptStore, again
 from napari_unetpp.training.proposals import propose, settle
 from napari_unetpp.training.reviewed import box_of, with_box, without_box
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -87,9 +92,9 @@ class Corrections:
     writing : threading.RLock
     """
 
-    def __init__(self, path: Path, group: zarr.Group, hold: Hold | None = None) -> None:
+    def __init__(self, path: Path, group: zarr.Group, hold: Hold | None = None, store: KeptStore | None = None) -> None:
         self.path = path
-        self._group, self._hold = group, hold
+        self._group, self._hold, self._store = group, hold, store
         self.writing = threading.RLock()
         try:
             about: dict[str, Any] = dict(group.attrs[KEY])  # type: ignore[arg-type]
@@ -136,6 +141,77 @@ class Corrections:
         """Let others paint; what was painted is on the disk already."""
         if self._hold is not None:
             self._hold.release()
+
+    @property
+    def fault(self) -> OSError | None:
+        """Why the disk lacks strokes that memory has; None where everything is saved."""
+        fault = self._store.fault if self._store is not None else None
+        return None if fault is None else told(self.path, fault)
+
+    def check(self) -> OSError | None:
+        """The `fault`, after a look whether the folder still is what was opened."""
+        if self._store is not None and self.writable:
+            self._store.look()
+        return self.fault
+
+    def retry(self) -> OSError | None:
+        """The `fault` that is left after an attempt to write what waits in memory."""
+        with self.writing:
+            if self._store is not None and self._store.fault is not None:
+                with suppress(OSError):
+                    self._store.flush()
+        return self.fault
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """What is written in the block is on the disk after it.
+
+        Raises
+        ------
+        OSError
+            In one line, where the folder is gone or the disk is full; also for voxels, which then wait in memory.
+        """
+        with self.writing, disk(self.path, there=self._store is None):
+            if (store := self._store) is None:
+                yield
+                return
+            store.flush()
+            store.check()
+            bulk, store.bulk = store.bulk, True
+            try:
+                yield
+            finally:
+                store.bulk = bulk
+            if store.fault is not None:
+                raise again(store.fault)
+
+    def save_elsewhere(self, path: str | Path) -> bool:
+        """Write everything, painted and reviewed, into a new folder and go on there; whether nothing is missing.
+
+        Something can be missing only where the folder was larger than memory holds (`MOST_BYTES`) and is gone.
+
+        Raises
+        ------
+        FileExistsError
+            Where something is at `path` already.
+        OSError
+            Where that folder cannot be written either; nothing has changed then.
+        """
+        path = Path(path)
+        store, hold = self._store, self._hold
+        if store is None or hold is None:
+            raise CorrectionsError(
+                f"{self.path} was opened to read only; open it in the Correct dock to save it elsewhere"
+            )
+        check_new(path)
+        with self.writing, whole_folder(path) as temporary, disk(path, there=False):
+            whole = store.copy_to(temporary)
+            temporary.rename(path)
+            self._hold = hold_folder(path)
+            store.move_to(path)
+            self.path = path
+            hold.release()
+        return whole
 
     def painted(self, box: Box) -> NDArray[np.bool_]:
         """Which voxels of a box a person has painted."""
@@ -190,7 +266,7 @@ class Corrections:
     def _update(self, **values: Any) -> None:
         """Replace some of what the folder says of itself, as one file."""
         stored = {name: plain(value) for name, value in values.items()}
-        with self.writing, disk(self.path):
+        with self.saving():
             about = {**self._about, **stored}
             self._group.attrs[KEY] = about
             self._about = about
@@ -227,10 +303,7 @@ def create_corrections(
     path = Path(path)
     if unpainted not in ("background", "ignore"):
         raise ValueError(f"unpainted voxels cannot mean {unpainted!r}; use 'background' or 'ignore'")
-    if path.exists() or path.is_symlink():
-        raise FileExistsError(f"{path} exists already; open it, or name another folder")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"folder {path.parent} does not exist; make it, or write elsewhere")
+    check_new(path)
     shape, axes = image.shape_predicted, image.axes_predicted
     about = {
         "format": FORMAT,
@@ -268,7 +341,8 @@ def open_corrections(path: str | Path, mode: Literal["r", "r+"] = "r") -> Correc
         raise CorrectionsError(f"{path} is no folder of corrections of napari-unetpp, or it is damaged")
     hold = hold_folder(path) if mode == "r+" else None
     try:
-        corrections = Corrections(path, zarr.open_group(path, mode=mode), hold)
+        store = KeptStore(path, _ARRAYS) if hold is not None else None
+        corrections = Corrections(path, zarr.open_group(store or path, mode=mode), hold, store)
         if hold is not None:
             settle(corrections)
     except BaseException as error:

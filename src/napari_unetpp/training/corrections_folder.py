@@ -68,8 +68,22 @@ def disk(path: Path, *, there: bool = True) -> Iterator[None]:
             raise FileNotFoundError(errno.ENOENT, "the folder was moved or deleted")
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise OSError(error.errno, f"cannot save corrections: {reason}", str(path)) from error
+        raise told(path, error) from error
+
+
+def told(path: Path, error: OSError) -> OSError:
+    """An error of the disk as one line that names the folder."""
+    if str(error.strerror).startswith("cannot save corrections"):
+        return error
+    return OSError(error.errno, f"cannot save corrections: {error.strerror or error}", str(path))
+
+
+def check_new(path: Path) -> None:
+    """Refuse a place where something lies already, or whose folder is missing."""
+    if path.exists() or path.is_symlink():
+        raise FileExistsError(f"{path} exists already; open it, or name another folder")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"folder {path.parent} does not exist; make it, or write elsewhere")
 
 
 def plain(value: Any) -> Any:

@@ -164,6 +164,8 @@ def write_crops(pairs: Sequence[Pair], rule: CropRule, folder: str | Path) -> It
         If an image has other axes than the rule, does not say its spacing, or holds no object.
     FileExistsError
         If the folder exists.
+    OSError
+        If the folder around it goes meanwhile, or not all can be read back.
     """
     target = Path(folder)
     if os.path.lexists(target):  # a link to nowhere, too
@@ -181,8 +183,9 @@ def _written(pairs: Sequence[Pair], rule: CropRule, target: Path) -> Iterator[Cr
     stems = [pair.image.name.partition(".")[0] or "image" for pair in pairs]
     often = Counter(stems)
     with whole_folder(target.absolute()) as temporary:
+        temporary.mkdir()
         for part in ("images", "labels"):
-            (temporary / part).mkdir(parents=True)
+            (temporary / part).mkdir()
         done: list[CropDone] = []
         for index, (pair, stem) in enumerate(zip(pairs, stems, strict=True)):
             spacing = _spacing(pair.image, rule)
@@ -200,7 +203,20 @@ def _written(pairs: Sequence[Pair], rule: CropRule, target: Path) -> Iterator[Cr
             raise ValueError("the labels hold no object, all is 0; there is nothing to cut around")
         record = {"rule": asdict(rule), "crops": [asdict(event) for event in done]}
         (temporary / "crops.json").write_text(json.dumps(record, indent=1) + "\n")
-        temporary.rename(target)
+        _read_back(temporary, done, labels[0])
+        temporary.rename(target.absolute())
+
+
+def _read_back(folder: Path, done: Sequence[CropDone], last: NDArray[Any]) -> None:
+    """Raise OSError unless every file is there and the labels of the last crop are what was written."""
+    for event in done:
+        for part in ("images", "labels"):
+            if not (folder / part / event.file).is_file():
+                raise FileNotFoundError(
+                    f"{part}/{event.file} was deleted while the crops were written; write them elsewhere"
+                )
+    if not np.array_equal(tifffile.imread(folder / "labels" / done[-1].file), last):
+        raise OSError(f"labels/{done[-1].file} is read back otherwise than it was written; write the crops elsewhere")
 
 
 def _spacing(image: Stack, rule: CropRule) -> tuple[float, ...]:

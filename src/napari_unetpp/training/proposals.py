@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_unetpp.box import Box
-from napari_unetpp.training.corrections_folder import disk
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
@@ -66,7 +65,7 @@ def propose(
         blocks.sort(key=lambda block: block.intersect(first).size == 0)
     for done, block in enumerate(blocks):
         said = np.asarray(view[block.slices]).astype(np.uint8)  # computed before anybody has to wait for it
-        with corrections.writing, disk(corrections.path):
+        with corrections.saving():
             _take_over(corrections, block, said)
         yield done + 1, len(blocks)
     if source is not None:
@@ -75,7 +74,7 @@ def propose(
 
 def settle(corrections: Corrections, box: Box | None = None) -> None:
     """Finish what is pending in a box, or anywhere, since a proposal was interrupted."""
-    with corrections.writing, disk(corrections.path):
+    with corrections.saving():
         for part in _stored(corrections) if box is None else [box]:
             pending = np.asarray(corrections.pending[part.slices]).astype(np.int16)
             if not pending.any():
