@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
-from zarr.codecs import Crc32cCodec, ZstdCodec
+
+from napari_unetpp._codecs import CODECS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 VERSION = "0.5"
 SEEN = "done/seen"  # name of the array of hashes
 DONE_CHUNK = 4096  # a mark rewrites one chunk of the done map, so it must stay small
-# zarr's own compression, and a checksum of each chunk: a flipped bit on a disk is an error, and not another voxel.
-CODECS = (ZstdCodec(level=0), Crc32cCodec())
 _TYPES = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
 
 

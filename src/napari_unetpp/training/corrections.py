@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import zarr
 
+from napari_unetpp._codecs import CODECS
 from napari_unetpp._whole import whole_folder
 from napari_unetpp.box import Box
 from napari_unetpp.model.card import ClassInfo
@@ -319,7 +320,9 @@ def create_corrections(
     with whole_folder(path) as temporary, disk(path, there=False):
         group = zarr.open_group(temporary, mode="w-", zarr_format=3, attributes={KEY: about})
         for name in _ARRAYS:
-            group.create_array(name, shape=shape, chunks=chunks, dtype="uint8", dimension_names=tuple(axes))
+            group.create_array(
+                name, shape=shape, chunks=chunks, dtype="uint8", compressors=CODECS, dimension_names=tuple(axes)
+            )
         temporary.rename(path)
     return open_corrections(path, "r+")
 
