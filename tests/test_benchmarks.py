@@ -132,6 +132,13 @@ def test_memory(repository, tmp_path):
     assert all(case["peak_mib"] > 0 for case in content["cases"].values())
 
 
+def test_same_image(repository, tmp_path):
+    """It fails by itself where a changed voxel is not noticed."""
+    figures = run(repository, tmp_path, "same_image")["figures"]
+    assert figures["hash_seconds"] > 0
+    assert "has changed since" in figures["told"]
+
+
 @pytest.mark.slow
 def test_startup(repository, tmp_path):
     content = run(repository, tmp_path, "startup", "--precision", "fp32")
