@@ -291,11 +291,9 @@ def test_labels_that_teach_nothing_are_refused(tmp_path, labels, more, says):
 def test_images_that_cannot_be_learnt_from_are_refused(tmp_path):
     broken = np.zeros((6, 48, 48), np.float32)
     broken[:, 3, 3] = np.nan
-    labels = blobs().label
-    tiny = noise((1, 24, 24))
-    for pair, says in ((Pair(open_stack(broken, axes="zyx"), labels), "NaN"), (tiny, "too small")):
-        with pytest.raises(ValueError, match=says):
-            train(SPEC, [pair], FAST, tmp_path / "a.safetensors")
+    pair = Pair(open_stack(broken, axes="zyx"), blobs().label)
+    with pytest.raises(ValueError, match="NaN"):
+        train(SPEC, [pair], FAST, tmp_path / "a.safetensors")
     assert not list(tmp_path.iterdir())
 
 

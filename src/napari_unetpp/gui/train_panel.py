@@ -67,11 +67,14 @@ class TrainPanel(Dock):
         self.copy_button.setToolTip("The command line that does the same, for a script or a cluster.")
         self.details_button = QPushButton("Details …")
         self.details_button.setToolTip("The whole story of the error.")
+        self.rescue_button = QPushButton("Save the model elsewhere …")
+        self.rescue_button.setToolTip("Write the model, which is still in memory, to another folder.")
         self.setMinimumWidth(WIDTH + 40)  # two long buttons beside each other, and the scroll bar
         self._lay_out()
         for hidden in (self.plan_box, self.sure_box, self.bar, self.running_box, self.result):
             hidden.setVisible(False)
         self.details_button.setVisible(False)
+        self.rescue_button.setVisible(False)
 
     def _lay_out(self) -> None:
         content = QWidget()
@@ -97,6 +100,7 @@ class TrainPanel(Dock):
             self.sure_box,
             self.bar,
             self.status,
+            self.rescue_button,
             _row(self.copy_button, None, self.details_button),
             self.result,
             self.running_box,
