@@ -198,7 +198,9 @@ def _run(
                 if not math.isfinite(value):
                     raise _diverged(plan, files, epoch, value)
                 yield BatchDone(epoch, step + 1, options.steps, value)
-        middle = float(losses.median())
+        middle = float(
+            losses.sort().values[options.steps // 2]
+        )  # of two, the larger: the first is that of untouched weights
         if has_diverged(middle, [past["loss"] for past in state.history], constant):
             raise _diverged(plan, files, epoch, middle)
         loss = float(losses.mean())
