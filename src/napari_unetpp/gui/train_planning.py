@@ -90,7 +90,8 @@ class TrainPlanning(TrainPanel):
         set_values(self.form, values)
         self._on_pairs()
         self._offering = False
-        if self.state == "idle" or before != self._chosen():  # else others have come or gone
+        # Else others have come or gone; and what has failed stays to be read.
+        if self.state == "idle" or (self.state != "failed" and before != self._chosen()):
             self._on_form()
 
     def _chosen(self) -> Any:

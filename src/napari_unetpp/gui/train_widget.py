@@ -8,26 +8,21 @@ what comes before a run is `train_planning`. The work itself is `train_work`, in
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from qtpy.QtWidgets import QFileDialog
 
 from napari_unetpp.gui.jobs import JobError, start_job
 from napari_unetpp.gui.progress import duration
 from napari_unetpp.gui.shared import shared
 from napari_unetpp.gui.train_planning import BUSY, TrainPlanning
+from napari_unetpp.gui.train_rescue import lost_model
 from napari_unetpp.gui.train_run import TrainRun
 from napari_unetpp.gui.train_swap import Swap, segment_docks
-from napari_unetpp.gui.train_work import TrainRequest, compare_run, save_elsewhere
+from napari_unetpp.gui.train_work import TrainRequest, compare_run
 from napari_unetpp.gui.versions import unwrapped
-from napari_unetpp.model.zoo import SUFFIX
 
 if TYPE_CHECKING:
     import napari.viewer
     from qtpy.QtGui import QShowEvent
-
-    from napari_unetpp.training.saved import Saved
 
 RUNNING = ("training", "paused", "stopping")
 STATES = ("idle", "planning", "planned", *RUNNING, "scoring", "done", "failed")
@@ -45,8 +40,6 @@ class TrainWidget(TrainPlanning):
         The run, while there is one.
     new, parent : str
         Names of the last model that was trained here, and of the one it came from.
-    lost : Saved or None
-        The model of a run that is not on the disk any more, as long as it is offered to be saved elsewhere.
     """
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
@@ -54,7 +47,6 @@ class TrainWidget(TrainPlanning):
         super().__init__(viewer)
         self.run: TrainRun | None = None
         self.new = self.parent_name = self._saved = ""
-        self.lost: Saved | None = None
         self.view = self.view_row.view
         self.swap = Swap(self)
         self.left_runs.resumed.connect(self._on_resumed)
@@ -68,7 +60,8 @@ class TrainWidget(TrainPlanning):
         self.not_sure_button.clicked.connect(self._on_not_sure)
         self.result.use_button.clicked.connect(self.show_new)
         self.result.back_button.clicked.connect(self.show_parent)
-        self.rescue_button.clicked.connect(self.save_elsewhere)
+        self.rescue.saved.connect(self._on_rescued)
+        self.rescue.failed.connect(self._on_small_failed)
         self.curves.measured.connect(self._on_measured)
         self.pair_box.set_pairs([pair for again in self._recalled.get("pairs", []) if (pair := again())])
         self.reset_choices()
@@ -106,7 +99,6 @@ class TrainWidget(TrainPlanning):
         self.copy_button.setEnabled(not busy and not problem)
         self.sure_box.setVisible(False)
         self.details_button.setVisible(state == "failed" and self._error is not None)
-        self.rescue_button.setVisible(state == "failed" and self.lost is not None)
         self.bar.setVisible(busy)
         ready = "This is the plan; press Start." if state == "planned" else "Ready for a plan."
         self.say(text or problem or ready, error=state == "failed")
@@ -148,7 +140,7 @@ class TrainWidget(TrainPlanning):
         planned = self.planned
         assert planned is not None
         self.new, self.parent_name = planned.request.name, planned.request.parent
-        self.lost = None
+        self.rescue.offer(None)
         self.run = TrainRun(planned, self)
         self.run.changed.connect(self._on_progress)
         self.run.better.connect(self._on_better)
@@ -246,27 +238,14 @@ class TrainWidget(TrainPlanning):
 
     def fail(self, error: JobError) -> None:
         """Tell of an error; a model that is in memory but not on the disk is offered to be saved elsewhere."""
-        saved = self.planned.saved if self.planned is not None else None
-        if saved is not None and saved.model is not None and _is_lost(error):
-            self.lost = saved
         super().fail(error)
-        if self.lost is not None:
-            self.say(
-                f"{error}. The model of its epoch {self.lost.epoch} is still in memory; save it elsewhere.", error=True
-            )
+        lost = lost_model(error, self.planned.saved if self.planned is not None else None)
+        self.rescue.offer(lost)
+        if lost is not None:
+            self.say(f"{error}. The model of its epoch {lost.epoch} is still in memory; save it elsewhere.", error=True)
+            self.scroll_to_rescue()
 
-    def save_elsewhere(self) -> None:
-        """Ask where the model goes whose file is gone, and write it there."""
-        if self.lost is None:
-            return
-        name, _kind = QFileDialog.getSaveFileName(
-            self, "Save the model elsewhere", str(Path.home() / self.lost.out.name), f"Models (*{SUFFIX})"
-        )
-        if name:
-            self._do(save_elsewhere(self.lost, Path(name)), self._on_saved_elsewhere)
-
-    def _on_saved_elsewhere(self, path: Path) -> None:
-        self.lost = None
+    def _on_rescued(self, path: str) -> None:
         self.enter("idle", f"The model is saved as {path}.")
         self.tell_models()
 
@@ -335,10 +314,3 @@ class TrainWidget(TrainPlanning):
             self.run.end("leave")
         elif self.job is not None:
             self.job.cancel()
-
-
-def _is_lost(error: JobError) -> bool:
-    # not before a worker has imported torch
-    from napari_unetpp.training.saved import NotSavedError
-
-    return isinstance(error.__cause__, NotSavedError)

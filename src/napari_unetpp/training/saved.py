@@ -51,6 +51,8 @@ class Saved:
             If the model of a run that goes on is gone or damaged.
         """
         self._folder = _identity(self.out.parent)
+        if self._folder is None:
+            raise FileNotFoundError(f"folder {self.out.parent} does not exist; make it, or save the model elsewhere")
         if state is not None:
             if not self.out.exists():
                 raise FileNotFoundError(
