@@ -99,7 +99,7 @@ def _train(
                     say.event("epoch", **_fields(event), best=event.best)
                     say.say(_epoch_line(event))
         table = _compared(plan, output, say)
-        saved.check()
+        saved.check(whole=True)  # the table went onto its card, and so the file was written again
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"cancelled: {what_is_left(saved)}") from None
     except (OSError, ModelFileError) as error:

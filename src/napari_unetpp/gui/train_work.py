@@ -277,7 +277,7 @@ def compare_run(planned: Planned) -> Generator[BeforeAfter]:
     except (OSError, ModelFileError):
         saved.check()  # which says it better
         raise
-    saved.check()
+    saved.check(whole=True)
     _remember_data(planned.request)  # anew, because the table went onto the card, and so into the file
 
 
