@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 
 import numpy as np
@@ -10,6 +11,7 @@ import tifffile
 
 from napari_unetpp.cli import _training
 from napari_unetpp.model.checkpoint import load_model
+from napari_unetpp.training import saved as saving
 from napari_unetpp.training import train as training
 from napari_unetpp.training.run_files import hold_run, let_go
 
@@ -182,6 +184,38 @@ def test_ctrl_c_tells_what_is_there_and_not_what_was(run, here, models, monkeypa
     assert "was moved, deleted or replaced" in done.err
     assert not models.exists()
     load_model(here / "new rescued.safetensors", "cpu")
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_full_disk_loses_no_epoch(run, here, models, monkeypatch, epoch):
+    """The first model is saved elsewhere; a later one is trained again by --resume, as what is on the disk is whole."""
+    real, calls = saving.save_model, []
+
+    def full(model, path):
+        if path.absolute().parent == models:
+            calls.append(1)
+            if len(calls) == epoch:
+                raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return real(model, path)
+
+    monkeypatch.setattr(saving, "save_model", full)
+    monkeypatch.setattr(
+        training, "validate", lambda *_: {f"L{d}": {"iou": len(calls) / 10, "dice": 0.5} for d in (1, 2)}
+    )
+    arguments = ("train", *PAIR, "-o", OUT, *NEW, *QUICK, "--epochs", "3")
+    done = run(*arguments)
+    assert done.code == 1
+    assert len(done.error_lines) == 1
+    assert "No space left on device; free some space" in done.err
+    rescued = here / "new rescued.safetensors"
+    if epoch == 1:
+        assert "new.safetensors could not be written; its epoch 1 is saved as" in done.err
+        load_model(rescued, "cpu")
+    else:
+        assert "the same command with --resume goes on" in done.err
+        assert not rescued.exists()
+        assert load_model(here / OUT, "cpu").card.training["epoch"] == 1
+        assert run(*arguments, "--resume").code == 0
 
 
 def test_a_rate_that_diverges_is_one_line(run, here):

@@ -23,7 +23,9 @@ def what_is_left(saved: Saved) -> str:
         saved.check()
     except NotSavedError as error:
         return f"{one_line(error)}; {_saved_elsewhere(saved)}"
-    kept = f"{saved.out} holds the weights of epoch {saved.epoch}"
+    if saved.written != saved.epoch and not state_path(saved.out).exists():  # nobody could train that epoch again
+        return f"{saved.out} holds epoch {saved.written}; {_saved_elsewhere(saved)}"
+    kept = f"{saved.out} holds the weights of epoch {saved.written}"
     if saved.model.card.training.get("chosen_by") == "validation":
         kept = f"{saved.out} holds the best epoch so far"
     if state_path(saved.out).exists():

@@ -93,8 +93,8 @@ def training_sentence(record: Mapping[str, Any]) -> str:
     >>> options = {"epochs": 12, "steps": 125, "patch": 96}
     >>> training_sentence({"options": options, "training": ["a"], "validation": ["b", "c"], "epoch": 9, "seconds": 90})
     '12 epochs of 125 steps, patch 96, best after 9; 1 region for training, 2 for validation; 2 min'
-    >>> training_sentence({"options": {"epochs": 12}, "training": ["a"], "validation": [], "epoch": 9, "chosen_by": "training loss"})
-    '12 epochs, not scored, lowest training loss after 9; 1 region for training, 0 for validation'
+    >>> training_sentence({"options": {"epochs": 12}, "epoch": 9, "chosen_by": "training loss"})
+    '12 epochs, not scored, lowest training loss after 9'
     """
     options = record.get("options")
     options = options if isinstance(options, Mapping) else {}

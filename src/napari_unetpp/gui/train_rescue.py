@@ -58,9 +58,10 @@ class RescueButton(QPushButton):
 
 
 def lost_model(error: JobError, saved: Saved | None) -> Saved | None:
-    """The run whose model an error says is not on the disk, where there is a model to be saved."""
+    """The run whose model is not on the disk after an error, where there is a model to be saved."""
     # not before a worker has imported torch
     from napari_unetpp.training.saved import NotSavedError
 
-    lost = saved is not None and saved.model is not None and isinstance(error.__cause__, NotSavedError)
-    return saved if lost else None
+    if saved is None or saved.model is None:
+        return None
+    return saved if isinstance(error.__cause__, NotSavedError) or saved.written != saved.epoch else None

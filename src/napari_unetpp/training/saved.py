@@ -29,8 +29,8 @@ class Saved:
     ----------
     model : Model or None
         What the model file must hold, on the CPU; None before the first epoch.
-    epoch : int
-        The epoch that it is of, counted from 1.
+    epoch, written : int
+        The epoch that it is of, counted from 1, and the one that was last written whole; 0 for none.
     resumable : bool
         Whether there must be a file from which the run can go on.
     """
@@ -38,6 +38,7 @@ class Saved:
     out: Path
     model: Model | None = None
     epoch: int = 0
+    written: int = 0
     resumable: bool = False
     _weights: str = ""
     _folder: tuple[int, int] | None = field(default=None)
@@ -61,6 +62,7 @@ class Saved:
                 )
             self.model, self.resumable = load_model(self.out, "cpu"), True
             self.epoch = next((past["epoch"] + 1 for past in reversed(state.history) if past["kept"]), 0)
+            self.written = self.epoch
             self._weights = read_header(self.out).weights_sha256
 
     def save(self, model: Model, epoch: int) -> None:
@@ -79,6 +81,7 @@ class Saved:
         with self._writing():
             save_model(self.model, self.out)
             self._weights = read_header(self.out).weights_sha256
+        self.written = epoch
 
     def save_state(self, state: RunState, record: Mapping[str, Any]) -> None:
         """Write what the run can go on from; raises as `save`."""
@@ -87,7 +90,7 @@ class Saved:
         self.resumable = True
 
     def check(self, *, whole: bool = False) -> None:
-        """Look whether the model file is there, and is what was saved; `whole` reads all of it back.
+        """Look whether the model file is there, and is what was last written; `whole` reads all of it back.
 
         Raises
         ------
@@ -98,7 +101,8 @@ class Saved:
         if self.model is None:
             return
         if not self.out.exists():
-            raise NotSavedError(f"{self.out} was moved or deleted during the training")
+            what = "was moved or deleted during the training" if self.written else "could not be written"
+            raise NotSavedError(f"{self.out} {what}")
         try:
             found = read_header(self.out).weights_sha256
             if whole and found == self._weights:
