@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 
 import numpy as np
@@ -81,6 +82,21 @@ def test_a_folder_that_vanishes_is_told_and_the_model_can_be_saved_elsewhere(
     assert dock.state == "idle"
     assert dock.form.isEnabled()
     assert not dock.rescue.isVisible()
+
+
+def test_a_full_disk_before_the_first_model_is_offered_another_place(opened, monkeypatch, qtbot):
+    from napari_unetpp.training import saved
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(saved, "save_model", full)
+    dock = opened()
+    plan(dock, qtbot)
+    press(dock, dock.start_button, qtbot, "failed")
+    assert "No space left on device" in dock.status.text()
+    assert dock.rescue.isVisible()
+    assert not out().exists()
 
 
 def test_a_model_that_vanishes_at_the_end_is_not_called_done(opened, monkeypatch, qtbot):

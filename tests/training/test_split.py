@@ -214,6 +214,22 @@ def test_no_split_of_whole_images_has_more_classes_in_both_parts(held_classes, s
         assert lacks([r.pair for r in found.validation]) == best
 
 
+def test_many_images_are_as_good_as_few():
+    """Fourteen of them, too many to try all choices: each of 3 classes in two images, and one class in one image alone."""
+    for seed in range(20):
+        where = np.random.default_rng(seed).permutation(14)[:6].reshape(3, 2)
+        pairs = []
+        for k in range(14):
+            labels = np.zeros((20, 20), np.uint8)
+            for c in range(3):
+                labels[c, 3:9] = (c + 1) * (k in where[c])
+            labels[5, 5:9] = 4 * (k == where[0, 0])
+            pairs.append(noise(labels.shape, labels=labels))
+        trained, held = sides(split(pairs, seed=seed, rule=Rule(5)), pairs, 5)
+        assert (trained > 0).all()
+        assert (held[:4] > 0).all()
+
+
 def test_two_objects_of_a_volume_are_on_both_sides_wherever_they_are():
     for places in [
         ((2, 4, 4), (9, 50, 50)),

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from napari_unetpp.training.blocks import Annotated
     from napari_unetpp.training.pairs import Pair
 
+_FEW = 12  # groups: 4094 choices take a few milliseconds
+_BEGINNINGS = 16
+
 __all__ = ["SLICE_GAP", "STRIP_GAP", "Region", "Split", "split_pairs"]
 
 
@@ -145,34 +148,62 @@ def _by_groups(
 def _held_out(counts: NDArray[np.int64], fraction: float) -> NDArray[np.bool_]:
     """Which groups are held out, at least one and not all, out of their annotated voxels (group, class), in order of preference.
 
-    The first groups that make up `fraction`; where these leave a class out, or next to nothing of it, groups are moved and
-    exchanged one at a time as long as that helps.
+    The first groups that make up `fraction`. Where these leave a class out, or hold next to nothing of it, the best of all choices
+    for few groups; for many, groups are moved and exchanged one at a time as long as that helps, from several beginnings.
     """
-    total, sizes = counts.sum(axis=0), counts.sum(axis=1)
+    total, sizes, many = counts.sum(axis=0), counts.sum(axis=1), len(counts)
+
+    def fault(held: NDArray[np.bool_]) -> tuple[float, ...]:
+        out = counts[held].sum(axis=0)
+        return tuple(faults(total - out, out, total, fraction))
+
     first = int(np.searchsorted(sizes.cumsum(), fraction * sizes.sum()))
-    held = np.arange(len(counts)) <= min(first, len(counts) - 2)
-    now = tuple(faults(total - counts[held].sum(axis=0), counts[held].sum(axis=0), total, fraction))
+    held = np.arange(many) <= min(first, many - 2)
+    if not any(fault(held)[:4]):
+        return held
+    if many <= _FEW:
+        choices = np.arange(1, 2**many - 1)[:, None] >> np.arange(many) & 1
+        sums = choices @ counts
+        return np.asarray(choices[np.lexsort(faults(total - sums, sums, total, fraction).T[::-1])[0]], bool)
+    best = _improved(held, counts, fraction)
+    lonely = np.flatnonzero(
+        np.count_nonzero(counts, axis=0) == 1
+    )  # classes of one group, which cannot be in both parts
+    least = (0, sum(2 if k else 1 for k in lonely))
+    for turn in range(1, _BEGINNINGS):
+        if fault(best)[:2] <= least:
+            break
+        best = min(best, _improved(np.roll(held, turn * many // _BEGINNINGS), counts, fraction), key=fault)
+    return best
+
+
+def _improved(held: NDArray[np.bool_], counts: NDArray[np.int64], fraction: float) -> NDArray[np.bool_]:
+    """The choice after all single moves and exchanges of groups that make it better."""
+    total, held = counts.sum(axis=0), held.copy()
+    base = counts[held].sum(axis=0)
+    now = tuple(faults(total - base, base, total, fraction))
     while any(now[:4]):
         best, move = now, None
         for out in (None, *np.flatnonzero(held)):  # what is given back to the training, and what is held out for it
-            base = counts[held].sum(axis=0) - (0 if out is None else counts[out])
-            for inside, sums in ((False, base[None]), (True, base + counts)):
-                rows = faults(total - sums, sums, total, fraction)
-                allowed = ~held if inside else np.array([out is not None and np.count_nonzero(held) > 1])
-                if inside and out is None and np.count_nonzero(~held) == 1:  # something has to be trained on
-                    continue
-                if not allowed.any():
-                    continue
-                rows[~allowed] = np.inf
-                k = int(np.lexsort(rows.T[::-1])[0])
-                if tuple(rows[k]) < best:
-                    best, move = tuple(rows[k]), (out, k if inside else None)
+            left = base if out is None else base - counts[out]
+            rows = faults(total - left - counts, left + counts, total, fraction)
+            rows[held] = np.inf
+            k = int(np.lexsort(rows.T[::-1])[0])
+            choices: list[tuple[tuple[float, ...], tuple[int | None, int | None]]]
+            choices = [(tuple(rows[k]), (out, k))] if out is not None or np.count_nonzero(~held) > 1 else []
+            if out is not None and np.count_nonzero(held) > 1:
+                choices.append((tuple(faults(total - left, left, total, fraction)), (out, None)))
+            for row, choice in choices:
+                if row < best and row[:4] < now[:4]:  # the share alone is not worth the search
+                    best, move = row, choice
         if move is None:
             break
-        for place, value in zip(move, (False, True), strict=True):
-            if place is not None:
-                held[place] = value
-        now = best
+        out, inside = move
+        if out is not None:
+            held[out] = False
+        if inside is not None:
+            held[inside] = True
+        base, now = counts[held].sum(axis=0), best
     return held
 
 
