@@ -10,6 +10,7 @@ import torch
 
 from napari_unetpp.model.card import ClassInfo
 from napari_unetpp.model.checkpoint import load_model
+from napari_unetpp.model.intensity import Intensity
 from napari_unetpp.model.spec import NetworkSpec
 from napari_unetpp.stacks import open_stack
 from napari_unetpp.training.corrections import create_corrections
@@ -72,6 +73,12 @@ def test_what_changes_them_is_refused_with_both_values(tmp_path, changes, says):
     with pytest.raises(ValueError, match=says):
         train(SPEC, [blobs()], replace(FAST, **changes), out, resume=True)
     assert before == (out.read_bytes(), state_path(out).read_bytes())
+
+
+def test_intensities_are_read_as_before(tmp_path):
+    out = stopped(tmp_path / "a.safetensors", [blobs()], intensity=Intensity("zscore"))
+    with pytest.raises(ValueError, match=r"another intensity\.kind \(zscore, now "):
+        train(SPEC, [blobs()], FAST, out, resume=True)
 
 
 def test_the_number_of_epochs_decides_the_rates_of_a_cosine(tmp_path):

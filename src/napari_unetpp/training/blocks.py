@@ -104,7 +104,7 @@ class Blocks:
 
     @property
     def counts(self) -> NDArray[np.int64]:
-        """Annotated voxels of each class; empty without blocks."""
+        """Annotated voxels of each class; a single 0 without blocks."""
         return np.asarray(np.sum([block.counts for block in self.blocks], axis=0, dtype=np.int64))
 
     @property

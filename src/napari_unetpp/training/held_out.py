@@ -73,14 +73,14 @@ def held_out_lines(
     for k, pair in enumerate(validation):
         twin = same[len(pairs) + k]
         if twin < len(pairs):
-            what = f"has the same voxels as the training image {pairs[twin].image.name}"
+            what = f"has the same voxels as the training image {pairs[twin].image.name}: its scores tell"
         elif (twin_file := next((p.image for p in pairs if _same_file(p.image, pair.image)), None)) is not None:
-            what = f"comes from the same file as the training image {twin_file.name}"
+            what = f"comes from the same file as the training image {twin_file.name}: where both show the same, its scores tell"
         else:
             continue
         yield (
-            f"the validation image {pair.image.name} {what}: its scores tell how well the training images were learnt, and not how "
-            "good the model is on other images"
+            f"the validation image {pair.image.name} {what} how well the training images were learnt, and not how good the model "
+            "is on other images"
         )
 
 

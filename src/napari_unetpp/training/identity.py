@@ -21,7 +21,7 @@ def identified(plan: Plan) -> Plan:
     """The plan, its record with the hash of each image; reads every image once."""
     pairs = {"data": plan.training.pairs, "replay": () if plan.replay is None else plan.replay.pairs}
     known: dict[int, str] = {}
-    record: dict[str, Any] = {**plan.record, "in_memory": plan.training.fits}
+    record: dict[str, Any] = {**plan.record, "in_memory": plan.training.fits, "intensity": plan.intensity.to_json()}
     for part, those in pairs.items():
         entries = []
         for entry, pair in zip(record[part], those, strict=True):
