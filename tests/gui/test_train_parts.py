@@ -104,7 +104,7 @@ def test_the_time_left_leaves_out_pauses(monkeypatch):
     assert training.seconds_left == pytest.approx(30.0)
     training.resume()
     assert training.seconds == pytest.approx(10.0)
-    training.take_epoch(EpochDone(0, 4, 1.0, {"L1": {"iou": 0.5, "dice": 0.6}}, best=True, stop=False, seconds=10.0))
+    training.take_epoch(EpochDone(0, 4, 1.0, {"L1": {"iou": 0.5, "dice": 0.6}}, kept=True, stop=False, seconds=10.0))
     assert "epoch 1" in training.best_line("iou")
 
 

@@ -107,14 +107,23 @@ def test_a_weighted_loss_is_the_weighted_entropy_plus_dice(classes):
     assert float(found) == pytest.approx(entropy + 1 - dice)
 
 
-def test_a_batch_that_does_not_fit_is_halved_until_it_does(base, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.cuda.OutOfMemoryError("CUDA out of memory"),  # its only name before torch 2.5
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 8.90 GB)"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes"),
+    ],
+)
+def test_a_batch_that_does_not_fit_is_halved_until_it_does(base, tmp_path, monkeypatch, error):
     sizes, real = [], UNetPlusPlus.forward
 
     def forward(self, image, level=None):
         if self.training:
             sizes.append(len(image))
             if len(image) > 2:
-                raise torch.OutOfMemoryError("CUDA out of memory")
+                raise error
         return real(self, image, level)
 
     monkeypatch.setattr(UNetPlusPlus, "forward", forward)
@@ -122,10 +131,17 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(base, tmp_path, monke
     events = list(train(base, [blobs()], options, tmp_path / "a.safetensors"))
     assert isinstance(events[-1], EpochDone)
     assert sizes == [8, 4, 2, 2, 2, 2, 2, 2, 2, 2]
-    monkeypatch.setattr(UNetPlusPlus, "forward", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("no")))
+    monkeypatch.setattr(UNetPlusPlus, "forward", lambda *_: (_ for _ in ()).throw(error))
     monkeypatch.setattr("napari_unetpp.training.train.validate", lambda *_: None)
     with pytest.raises(TrainingError, match="smaller patch"):
         list(train(base, [blobs()], options, tmp_path / "b.safetensors"))
+
+
+def test_an_error_that_is_not_of_memory_is_not_tried_again(base, tmp_path, monkeypatch):
+    monkeypatch.setattr(UNetPlusPlus, "forward", lambda *_: (_ for _ in ()).throw(RuntimeError("bad shape")))
+    monkeypatch.setattr("napari_unetpp.training.train.validate", lambda *_: None)
+    with pytest.raises(RuntimeError, match="bad shape"):
+        list(train(base, [blobs()], FAST, tmp_path / "a.safetensors"))
 
 
 def test_parts_of_a_batch_add_up_to_its_step():
@@ -291,11 +307,9 @@ def test_labels_that_teach_nothing_are_refused(tmp_path, labels, more, says):
 def test_images_that_cannot_be_learnt_from_are_refused(tmp_path):
     broken = np.zeros((6, 48, 48), np.float32)
     broken[:, 3, 3] = np.nan
-    labels = blobs().label
-    tiny = noise((1, 24, 24))
-    for pair, says in ((Pair(open_stack(broken, axes="zyx"), labels), "NaN"), (tiny, "too small")):
-        with pytest.raises(ValueError, match=says):
-            train(SPEC, [pair], FAST, tmp_path / "a.safetensors")
+    pair = Pair(open_stack(broken, axes="zyx"), blobs().label)
+    with pytest.raises(ValueError, match="NaN"):
+        train(SPEC, [pair], FAST, tmp_path / "a.safetensors")
     assert not list(tmp_path.iterdir())
 
 

@@ -1,6 +1,6 @@
 """One training run, told to the user while it goes on.
 
-In this order: the run, its plan in words, the table before and after, what a stopped run leaves, an epoch in one line.
+In this order: the run, its plan in words, the table before and after, an epoch in one line.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_unetpp.cli._output import Bar, Failure, Output, is_disk_full, one_line
+from napari_unetpp.cli._rescue import what_is_left
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from napari_unetpp._locks import Hold
     from napari_unetpp.model.card import Card
     from napari_unetpp.model.checkpoint import Model
     from napari_unetpp.model.spec import NetworkSpec
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from napari_unetpp.training.options import EpochDone, TrainOptions
     from napari_unetpp.training.pairs import Pair
     from napari_unetpp.training.plan import Plan
+    from napari_unetpp.training.saved import Saved
 
 _ANEW = "name another file for a new run, or fine-tune it with --base"
 
@@ -38,20 +41,43 @@ def run(
     say: Output,
 ) -> None:
     """Plan, train, compare: every epoch is told as soon as its model is safe on disk."""
-    from napari_unetpp.training.options import BatchDone, Started
-    from napari_unetpp.training.plan import make_plan
-    from napari_unetpp.training.resume import state_path
-    from napari_unetpp.training.train import train_plan
+    from napari_unetpp.training.run_files import holding, state_path
+    from napari_unetpp.training.saved import Saved
 
-    if resume and output.exists() and not state_path(output).exists():
-        # Without this the run would begin anew, over the finished model.
-        raise Failure(f"{output} is a finished model, there is no stopped run to resume; {_ANEW}")
-    last: EpochDone | None = None
     folder = output.absolute().parent
     if folder.is_dir() and not os.access(folder, os.W_OK):
         raise PermissionError(f"folder {folder} cannot be written; save the model elsewhere")
+    with holding(output) as hold:
+        if resume and output.exists() and not state_path(output).exists():
+            # Without this the run would begin anew, over the finished model.
+            raise Failure(f"{output} is a finished model, there is no stopped run to resume; {_ANEW}")
+        if resume and not state_path(output).exists():
+            say.say(f"there is no stopped run of {output}; a new one begins")
+        saved = Saved(output)
+        _train(start, pairs, held, old, settings, card, resume, hold, saved, say)
+
+
+def _train(
+    start: Model | NetworkSpec,
+    pairs: Sequence[Pair],
+    held: Sequence[Pair],
+    old: Sequence[Pair],
+    settings: TrainOptions,
+    card: Card | None,
+    resume: bool,
+    hold: Hold,
+    saved: Saved,
+    say: Output,
+) -> None:
+    from napari_unetpp.model.checkpoint import ModelFileError
+    from napari_unetpp.training.options import BatchDone, Started
+    from napari_unetpp.training.plan import make_plan
+    from napari_unetpp.training.train import train_plan
+
+    output = saved.out
+    last: EpochDone | None = None
     plan = make_plan(start, pairs, settings, validation=held, replay=old, card=card, name=output.stem)
-    events = train_plan(plan, output, resume=resume)
+    events = train_plan(plan, output, resume=resume, hold=hold, saved=saved)
     say.event("start", output=output, options=settings.to_json(), images=len(pairs), **_planned(plan))
     for line in _plan_lines(plan):
         say.say(line)
@@ -62,7 +88,7 @@ def run(
         ):
             for event in events:
                 if isinstance(event, Started):
-                    say.event("started", device=event.device, batch=event.batch, epoch=event.epoch, before=event.before)
+                    say.event("started", **_fields(event, "history"))
                 elif isinstance(event, BatchDone):
                     done = event.epoch * settings.steps + event.step
                     bar.show(done, f"epoch {event.epoch + 1}, loss {event.loss:.3f}")
@@ -70,20 +96,35 @@ def run(
                 else:
                     last = event
                     bar.show((event.epoch + 1) * settings.steps, f"loss {event.loss:.3f}")
-                    say.event("epoch", **_fields(event))
+                    say.event("epoch", **_fields(event), best=event.best)
                     say.say(_epoch_line(event))
+        table = _compared(plan, output, say)
+        saved.check(whole=True)  # the table went onto its card, and so the file was written again
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"cancelled: {_what_is_left(output)}") from None
-    except OSError as error:
+        raise KeyboardInterrupt(f"cancelled: {what_is_left(saved)}") from None
+    except (OSError, ModelFileError) as error:
+        why, left = one_line(error), what_is_left(saved)
         space = "free some space; " if is_disk_full(error) else ""
-        raise Failure(f"{one_line(error)}; {space}{_what_is_left(output)}") from error
+        raise Failure(left if why in left else f"{why}; {space}{left}") from error
     epochs = 0 if last is None else last.epoch + 1
-    table = _compared(plan, output, say) if output.exists() else None
     _remember(output, pairs)
-    say.say(f"{output}: the best of {epochs} epochs")
-    if table is not None and table.better is False:
+    if plan.chosen_by == "validation":
+        say.say(f"{output}: the best of {epochs} epochs")
+    else:
+        say.say(
+            f"{output}: epoch {saved.epoch} of {epochs}, the one with the lowest training loss; no epoch was scored"
+        )
+    if table.better is False:
         say.say("the parent is better on the held-out part; keep it, or annotate more")
-    say.event("result", output=output, epochs=epochs, scores=_best_scores(output), better=table and table.better)
+    say.event(
+        "result",
+        output=output,
+        epochs=epochs,
+        epoch=saved.epoch,
+        chosen_by=plan.chosen_by,
+        scores=_best_scores(output),
+        better=table.better,
+    )
 
 
 def _planned(plan: Plan) -> dict[str, Any]:
@@ -92,13 +133,14 @@ def _planned(plan: Plan) -> dict[str, Any]:
         "annotated": plan.annotated,
         "places": plan.places,
         "warnings": plan.warnings,
+        "chosen_by": plan.chosen_by,
     }
 
 
 def _plan_lines(plan: Plan) -> Iterator[str]:
     for part, title in (("training", "training on"), ("validation", "held out")):
         counts = ", ".join(f"{name} {count}" for name, count in plan.annotated[part].items())
-        yield f"{title} {', '.join(plan.places[part])}: {counts} voxels"
+        yield f"{title} {', '.join(plan.places[part])}: {counts} voxels" if plan.places[part] else f"{title}: nothing"
     yield f"batches of {plan.batch} patches of {' x '.join(map(str, plan.options.extents(plan.spec.ndim)))}"
     yield from (f"note: {line}" for line in plan.warnings)
 
@@ -134,27 +176,18 @@ def _remember(output: Path, pairs: Sequence[Pair]) -> None:
             remember(file_sha256(output), sources)
 
 
-def _what_is_left(output: Path) -> str:
-    """What a stopped run leaves, and what to do with it."""
-    from napari_unetpp.training.resume import state_path
-
-    model = f"{output} holds the best epoch so far; " if output.exists() else ""
-    if state_path(output).exists():
-        return f"{model}the same command with --resume goes on from the last whole epoch"
-    return f"{model}no epoch was finished, so nothing is kept; start again"
-
-
 def _best_scores(output: Path) -> Mapping[str, Any]:
     from napari_unetpp.model.checkpoint import read_header
 
-    return dict(read_header(output).card.scores.get("validation", {})) if output.exists() else {}
+    return dict(read_header(output).card.scores.get("validation", {}))
 
 
 def _epoch_line(event: EpochDone) -> str:
     scores = ", ".join(f"{name} {values['iou']:.4f}" for name, values in event.scores.items())
-    best = ", best so far" if event.best else ""
-    return f"epoch {event.epoch + 1}/{event.epochs}: loss {event.loss:.4f}, IoU {scores}, {event.seconds:.1f} s{best}"
+    kept = (", best so far" if event.best else ", lowest so far") if event.kept else ""
+    scored = f"IoU {scores}" if scores else "not scored"
+    return f"epoch {event.epoch + 1}/{event.epochs}: loss {event.loss:.4f}, {scored}, {event.seconds:.1f} s{kept}"
 
 
-def _fields(event: Any) -> dict[str, Any]:
-    return {name: getattr(event, name) for name in event.__dataclass_fields__}
+def _fields(event: Any, *without: str) -> dict[str, Any]:
+    return {name: getattr(event, name) for name in event.__dataclass_fields__ if name not in without}

@@ -93,6 +93,8 @@ def training_sentence(record: Mapping[str, Any]) -> str:
     >>> options = {"epochs": 12, "steps": 125, "patch": 96}
     >>> training_sentence({"options": options, "training": ["a"], "validation": ["b", "c"], "epoch": 9, "seconds": 90})
     '12 epochs of 125 steps, patch 96, best after 9; 1 region for training, 2 for validation; 2 min'
+    >>> training_sentence({"options": {"epochs": 12}, "epoch": 9, "chosen_by": "training loss"})
+    '12 epochs, not scored, lowest training loss after 9'
     """
     options = record.get("options")
     options = options if isinstance(options, Mapping) else {}
@@ -101,7 +103,8 @@ def training_sentence(record: Mapping[str, Any]) -> str:
         about.append(f"{options['epochs']} epochs" + (f" of {options['steps']} steps" if "steps" in options else ""))
         patch = options.get("patch")
         about += [f"patch {' x '.join(map(str, patch)) if isinstance(patch, list) else patch}"] if patch else []
-        about += [f"best after {record['epoch']}"] if isinstance(record.get("epoch"), int) else []
+        what = "not scored, lowest training loss" if record.get("chosen_by") == "training loss" else "best"
+        about += [f"{what} after {record['epoch']}"] if isinstance(record.get("epoch"), int) else []
     parts = [", ".join(about)]
     regions = [record.get(kind) for kind in ("training", "validation")]
     if all(isinstance(kind, list) for kind in regions):

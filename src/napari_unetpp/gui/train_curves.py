@@ -63,6 +63,7 @@ class Curves(QWidget):
         self._switches = {key: _switch(text) for key, text in MEASURES.items()}
         self._legend = QHBoxLayout()
         self._legend.setSpacing(0)
+        self.part_note = QLabel()
         self.parent_note = QLabel("- - parent")
         self.parent_note.setToolTip("Dashed: what the model that the run started from reaches on the held-out part.")
         self._lay_out()
@@ -82,7 +83,7 @@ class Curves(QWidget):
         layout.setSpacing(2)
         above = QHBoxLayout()
         above.setSpacing(2)
-        above.addWidget(QLabel("Held-out part:"))
+        above.addWidget(self.part_note)
         for button in self._switches.values():
             above.addWidget(button)
         above.addStretch(1)
@@ -111,6 +112,10 @@ class Curves(QWidget):
         self.batches.setData(*_columns(run.batches))
         self.losses.setData(*_columns(run.losses))
         self.parent_note.setVisible(run.before is not None)
+        self.part_note.setText("Held-out part:" if run.scored else "No epoch is scored; the lowest loss is kept.")
+        for shown in (self.score_plot, *self._switches.values()):
+            shown.setVisible(run.scored)
+        self.loss_plot.getAxis("bottom").setStyle(showValues=not run.scored)
         for level, curve in self.scores.items():
             name = level_name(level) if level != ENSEMBLE else ENSEMBLE
             known = [(epoch, values[name][self.measure]) for epoch, values in run.scores if name in values]

@@ -28,6 +28,7 @@ from napari_unetpp.gui.train_curves import Curves
 from napari_unetpp.gui.train_form import TrainForm
 from napari_unetpp.gui.train_left import LeftRuns
 from napari_unetpp.gui.train_pair_box import PairBox
+from napari_unetpp.gui.train_rescue import RescueButton
 from napari_unetpp.gui.train_result import ResultBox
 from napari_unetpp.gui.train_view_row import ViewRow
 
@@ -67,6 +68,7 @@ class TrainPanel(Dock):
         self.copy_button.setToolTip("The command line that does the same, for a script or a cluster.")
         self.details_button = QPushButton("Details …")
         self.details_button.setToolTip("The whole story of the error.")
+        self.rescue = RescueButton()
         self.setMinimumWidth(WIDTH + 40)  # two long buttons beside each other, and the scroll bar
         self._lay_out()
         for hidden in (self.plan_box, self.sure_box, self.bar, self.running_box, self.result):
@@ -97,6 +99,7 @@ class TrainPanel(Dock):
             self.sure_box,
             self.bar,
             self.status,
+            self.rescue,
             _row(self.copy_button, None, self.details_button),
             self.result,
             self.running_box,
@@ -127,6 +130,13 @@ class TrainPanel(Dock):
 
     def _scroll_to_start(self) -> None:
         self.findChild(QScrollArea).ensureWidgetVisible(self.status)
+
+    def scroll_to_rescue(self) -> None:
+        """Bring the button that saves a model elsewhere, and the line above it, into sight."""
+        QTimer.singleShot(0, self._scroll_to_rescue)
+
+    def _scroll_to_rescue(self) -> None:
+        self.findChild(QScrollArea).ensureWidgetVisible(self.rescue)
 
     def show_progress(self, done: int, total: int, left_seconds: float | None = None) -> None:
         """Fill the bar; with `total` 0 it only moves, for work of unknown length."""

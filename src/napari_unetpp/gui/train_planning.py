@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
-from napari.layers import Labels
+from napari.layers import Labels, Layer
 from qtpy.compat import isalive
 from qtpy.QtWidgets import QApplication
 
@@ -55,7 +55,7 @@ class TrainPlanning(TrainPanel):
         self._error: JobError | None = None
         self._seed, self._offering = 0, False
         self._then = ""  # what the plan is made for: "look", "start", "resume" or "patches"
-        self._painted: list[Labels] = []
+        self._painted: list[Layer] = []
         self._recalled = recall(viewer)
         self.pair_box.changed.connect(self._on_pairs)
         self.pair_box.unpainted.currentIndexChanged.connect(self._on_pairs)
@@ -90,7 +90,8 @@ class TrainPlanning(TrainPanel):
         set_values(self.form, values)
         self._on_pairs()
         self._offering = False
-        if self.state == "idle" or before != self._chosen():  # else others have come or gone
+        # Else others have come or gone; and what has failed stays to be read.
+        if self.state == "idle" or (self.state != "failed" and before != self._chosen()):
             self._on_form()
 
     def _chosen(self) -> Any:
@@ -118,17 +119,19 @@ class TrainPlanning(TrainPanel):
         self._on_form()
 
     def _listen_to_painting(self) -> None:
-        wanted = [x for pair in self.pair_box.pairs for x in pair.layers if isinstance(x, Labels)]
+        wanted = [layer for pair in self.pair_box.pairs for layer in pair.layers]
         for layer in self._painted:
             if layer not in wanted:
-                layer.events.paint.disconnect(self._on_painted)
+                for event in _changes(layer):
+                    event.disconnect(self._on_painted)
         for layer in wanted:
             if layer not in self._painted:
-                layer.events.paint.connect(self._on_painted)
+                for event in _changes(layer):
+                    event.connect(self._on_painted)
         self._painted = wanted
 
     def _on_painted(self, _event: object) -> None:
-        """The labels are not those of the plan any more."""
+        """Labels or images are not those of the plan any more."""
         if isalive(self) and self.planned is not None and self.state == "planned":
             self._drop_plan()
             self.enter("idle")
@@ -262,3 +265,8 @@ class TrainPlanning(TrainPanel):
     def _on_command(self, line: str) -> None:
         QApplication.clipboard().setText(line)
         self.say(f"Copied: {line}")
+
+
+def _changes(layer: Layer) -> list[Any]:
+    """The events that say that a layer has other voxels."""
+    return [layer.events.data, *([layer.events.paint] if isinstance(layer, Labels) else [])]

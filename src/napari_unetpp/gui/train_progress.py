@@ -37,6 +37,8 @@ class Training:
         What the parent reaches there.
     best : int or None
         Place in `scores` of the epoch whose weights were kept.
+    scored : bool
+        Whether scores decide that; else the loss does, and the scores are empty.
     """
 
     epochs: int = 1
@@ -47,6 +49,7 @@ class Training:
     scores: list[tuple[int, Scores]] = field(default_factory=list)
     best: int | None = None
     last: BatchDone | None = None
+    scored: bool = True
     _began: float | None = None
     _held_at: float | None = None
     _held: float = 0.0
@@ -63,7 +66,7 @@ class Training:
     def take_epoch(self, event: EpochDone) -> None:
         self.losses.append((event.epoch + 0.5, event.loss))  # a mean over the epoch lies in its middle
         self.scores.append((event.epoch + 1, event.scores))
-        if event.best:
+        if event.kept:
             self.best = len(self.scores) - 1
 
     def pause(self) -> None:
@@ -111,11 +114,22 @@ class Training:
         line = f"Epoch {epoch} of at most {self.epochs}, step {step} of {self.last.steps}, loss {self.last.loss:.3f}."
         return f"{line}\n{self.best_line(measure)}" if self.best is not None else line
 
+    def kept_line(self) -> str:
+        """Which epoch was kept at the end, and why."""
+        done = self.epochs_done
+        if self.scored or self.best is None:
+            return f"the best of {done} epoch{'s' * (done != 1)}"
+        return (
+            f"epoch {self.scores[self.best][0]} of {done}, the one with the lowest training loss (no epoch was scored)"
+        )
+
     def best_line(self, measure: str) -> str:
         """The scores that were kept, in a line; empty where none were."""
         if self.best is None:
             return ""
         epoch, scores = self.scores[self.best]
+        if not scores:
+            return f"Lowest training loss so far: epoch {epoch}, {self.losses[self.best][1]:.3f}. No epoch is scored."
         level, value = best_level(scores, measure)
         return f"Best so far: epoch {epoch}, {level_name(level)} with {MEASURES[measure]} {value:.3f}."
 

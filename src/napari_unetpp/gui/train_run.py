@@ -76,6 +76,7 @@ class TrainRun(QObject):
 
         if isinstance(event, Started):
             self.device = event.device
+            self.training.scored = event.chosen_by == "validation"
             self.training.begin(self.planned.plan.options.epochs, event.epoch, event.before)
             for epoch in event.history:
                 self.training.take_epoch(epoch)
@@ -83,7 +84,7 @@ class TrainRun(QObject):
             self.training.take_batch(event)
         else:
             self.training.take_epoch(event)
-            if event.best:
+            if event.kept:
                 self.better.emit()
         self.changed.emit()
 

@@ -22,7 +22,10 @@ def plan_summary(planned: Planned) -> str:
     options = plan.options
     rows = [
         ("Trains on", _part(plan.places["training"], plan.annotated["training"])),
-        ("Held out", _part(plan.places["validation"], plan.annotated["validation"])),
+        (
+            "Held out",
+            _part(plan.places["validation"], plan.annotated["validation"]) if plan.places["validation"] else "nothing",
+        ),
         ("Batch", f"{plan.batch} patches of {' x '.join(map(str, options.extents(plan.spec.ndim)))}"),
         ("Epoch", f"{options.steps} steps"),
     ]

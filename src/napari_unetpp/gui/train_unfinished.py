@@ -20,15 +20,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from napari_unetpp._locks import Hold, is_held
+from napari_unetpp._locks import Hold
 from napari_unetpp._whole import whole_file
 from napari_unetpp.gui.train_pairs import PairRequest
 from napari_unetpp.gui.train_work import Scratch, TrainRequest
 from napari_unetpp.model.zoo import SUFFIX, file_sha256, user_folder
+from napari_unetpp.training.run_files import STATE, discard, holding, is_training, state_path
 
 FORMAT = 1
-STATE, REQUEST = ".training", ".training.json"
-LOCK = ".lock"  # of a file of its own: on Windows nobody else may read what is locked
+REQUEST = ".training.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,26 +44,23 @@ class Unfinished:
 
 
 @contextmanager
-def hold_request(request: TrainRequest, *, resume: bool) -> Iterator[None]:
-    """The file of a run, written (unless the run goes on) and locked until the run ends.
+def hold_request(request: TrainRequest, *, resume: bool) -> Iterator[Hold]:
+    """The right to train a model, until the run ends, and the file of the run, written unless the run goes on.
 
     Raises
     ------
     ValueError
-        If another window trains the same model.
+        If another window or program trains the same model.
     """
     path = _request_path(request.out)
-    busy = f"{request.name} is being trained in another dock, window or program; choose another name"
-    with Hold(_lock_path(request.out), busy):
+    with holding(request.out) as hold:
         try:
             if not (resume and path.exists()):
                 _write(path, _values(request))
-            yield
+            yield hold
         finally:
-            if not _state_path(request.out).exists():  # it ended by itself, or before its first epoch
+            if not state_path(request.out).exists():  # it ended by itself, or before its first epoch
                 forget_request(request.out)
-            with suppress(PermissionError):  # Windows keeps it while it is open
-                _lock_path(request.out).unlink(missing_ok=True)
 
 
 def forget_request(out: Path) -> None:
@@ -77,19 +74,23 @@ def unfinished() -> Generator[tuple[Unfinished, ...]]:
     folder, found = user_folder(), []
     for path in folder.glob(f"*{SUFFIX}{REQUEST}"):  # of a run that was killed before its first epoch
         out = path.with_name(path.name.removesuffix(REQUEST))
-        if not _state_path(out).exists() and not is_held(_lock_path(out)):
+        if not state_path(out).exists() and not is_training(out):
             forget_request(out)
     for state in sorted(folder.glob(f"*{SUFFIX}{STATE}")):
         out = state.with_name(state.name.removesuffix(STATE))
-        if not is_held(_lock_path(out)):
+        if not is_training(out):
             found.append(Unfinished(out, _read(_request_path(out))))
     yield tuple(found)
 
 
 def discard_run(out: Path) -> Generator[str]:
-    """Remove a run that was not finished, with the model that it had made; tells its name."""
-    from napari_unetpp.training.resume import discard
+    """Remove a run that was not finished, with the model that it had made; tells its name.
 
+    Raises
+    ------
+    InUse
+        If somebody trains it now.
+    """
     discard(out)
     forget_request(out)
     yield out.name.removesuffix(SUFFIX)
@@ -147,14 +148,6 @@ def _values(request: TrainRequest) -> dict[str, Any]:
 
 def _request_path(out: Path) -> Path:
     return out.with_name(out.name + REQUEST)
-
-
-def _lock_path(out: Path) -> Path:
-    return out.with_name(f".{out.name}{LOCK}")
-
-
-def _state_path(out: Path) -> Path:
-    return out.with_name(out.name + STATE)  # as training.resume, which would import torch
 
 
 def _write(path: Path, values: Mapping[str, Any]) -> None:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from napari_unetpp.gui.jobs import start_job
+from napari_unetpp.gui.jobs import JobError, start_job
 from napari_unetpp.gui.progress import duration
 from napari_unetpp.gui.shared import shared
 from napari_unetpp.gui.train_planning import BUSY, TrainPlanning
+from napari_unetpp.gui.train_rescue import lost_model
 from napari_unetpp.gui.train_run import TrainRun
 from napari_unetpp.gui.train_swap import Swap, segment_docks
 from napari_unetpp.gui.train_work import TrainRequest, compare_run
@@ -59,6 +60,8 @@ class TrainWidget(TrainPlanning):
         self.not_sure_button.clicked.connect(self._on_not_sure)
         self.result.use_button.clicked.connect(self.show_new)
         self.result.back_button.clicked.connect(self.show_parent)
+        self.rescue.saved.connect(self._on_rescued)
+        self.rescue.failed.connect(self._on_small_failed)
         self.curves.measured.connect(self._on_measured)
         self.pair_box.set_pairs([pair for again in self._recalled.get("pairs", []) if (pair := again())])
         self.reset_choices()
@@ -82,9 +85,11 @@ class TrainWidget(TrainPlanning):
         self.pause_button.setEnabled(running)
         self.pause_button.setText("Resume" if state == "paused" else "Pause")
         best = self.run is not None and self.run.training.best is not None
+        scored = self.run is None or self.run.training.scored
+        self.keep_button.setText("Stop and keep the best" if scored else "Stop and keep the model")
         self.keep_button.setEnabled(running and best)
         self.keep_button.setToolTip(
-            "Stop, and keep the weights of the best epoch as the new model."
+            f"Stop, and keep the weights of the {'best epoch' if scored else 'lowest training loss'} as the new model."
             if best or not running
             else "No epoch is done yet, so that there is nothing to keep."
         )
@@ -135,6 +140,7 @@ class TrainWidget(TrainPlanning):
         planned = self.planned
         assert planned is not None
         self.new, self.parent_name = planned.request.name, planned.request.parent
+        self.rescue.offer(None)
         self.run = TrainRun(planned, self)
         self.run.changed.connect(self._on_progress)
         self.run.better.connect(self._on_better)
@@ -146,7 +152,7 @@ class TrainWidget(TrainPlanning):
         self.running_box.setVisible(True)
         self.result.setVisible(False)
         self.show_progress(0, 0)
-        self.enter("training", "Preparing …" if self.parent_name == "" else "Scoring the parent …")
+        self.enter("training", "Reading every image once, so that the run knows them again …")
         self.run.start()
 
     def _on_progress(self) -> None:
@@ -212,10 +218,9 @@ class TrainWidget(TrainPlanning):
             return
         self.curves.draw()
         self.form.suggest_name()
-        done = run.training.epochs_done
         if run.outcome in ("done", "kept"):
             took = duration(run.training.seconds)
-            self._saved = f"{self.new}: the best of {done} epoch{'s' * (done != 1)}, trained in {took}."
+            self._saved = f"{self.new}: {run.training.kept_line()}, trained in {took}."
             self.result.name_models(self.new, self.parent_name)
             self.result.show_rows((), self.curves.measure)
             self.result.setVisible(True)
@@ -230,6 +235,19 @@ class TrainWidget(TrainPlanning):
                 self.enter("idle", f"{self.new} can go on later.")
         self.tell_models()
         run.deleteLater()
+
+    def fail(self, error: JobError) -> None:
+        """Tell of an error; a model that is in memory but not on the disk is offered to be saved elsewhere."""
+        super().fail(error)
+        lost = lost_model(error, self.planned.saved if self.planned is not None else None)
+        self.rescue.offer(lost)
+        if lost is not None:
+            self.say(f"{error}. The model of its epoch {lost.epoch} is still in memory; save it elsewhere.", error=True)
+            self.scroll_to_rescue()
+
+    def _on_rescued(self, path: str) -> None:
+        self.enter("idle", f"The model is saved as {path}.")
+        self.tell_models()
 
     # Afterwards
 

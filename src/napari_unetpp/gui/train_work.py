@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from napari_unetpp.training.options import BatchDone, EpochDone, Started
     from napari_unetpp.training.pairs import Pair
     from napari_unetpp.training.plan import Plan
+    from napari_unetpp.training.saved import Saved
 
 # Everything that imports torch is imported inside the generators: they run in the worker.
 
@@ -90,6 +91,8 @@ class Planned:
     ----------
     seconds_per_step : float or None
         None where it was not measured.
+    saved : Saved or None
+        What the run has saved, once it has begun; the model in it outlives its file.
     """
 
     request: TrainRequest
@@ -97,6 +100,7 @@ class Planned:
     opened: ExitStack
     seconds_per_step: float | None = None
     resume: bool = False
+    saved: Saved | None = None
 
     def close(self) -> None:
         """Nothing of it is read any more."""
@@ -230,21 +234,25 @@ def run_training(planned: Planned, ending: Ending) -> Generator[Started | BatchD
     Raises
     ------
     ValueError, OSError
-        As `train_plan`; what an earlier epoch saved is left.
+        As `train_plan`; what an earlier epoch saved is left. `NotSavedError`
+        also where it was stopped to be kept, and is not there.
     """
     from napari_unetpp.gui.train_unfinished import hold_request
-    from napari_unetpp.training.resume import discard, forget
+    from napari_unetpp.training.run_files import discard, forget
+    from napari_unetpp.training.saved import Saved
     from napari_unetpp.training.train import train_plan
 
     out = planned.request.out
     out.parent.mkdir(parents=True, exist_ok=True)
-    with hold_request(planned.request, resume=planned.resume):
+    planned.saved = Saved(out)
+    with hold_request(planned.request, resume=planned.resume) as hold:
         try:
-            yield from train_plan(planned.plan, out, resume=planned.resume)
+            yield from train_plan(planned.plan, out, resume=planned.resume, hold=hold, saved=planned.saved)
         except GeneratorExit:
             if ending.how == "discard":
-                discard(out)
+                discard(out, hold)
             elif ending.how == "keep":
+                planned.saved.check(whole=True)
                 forget(out)
                 _remember_data(planned.request)
             raise
@@ -252,11 +260,41 @@ def run_training(planned: Planned, ending: Ending) -> Generator[Started | BatchD
 
 
 def compare_run(planned: Planned) -> Generator[BeforeAfter]:
-    """Tables of the parent and the new model, each with more in it than the one before."""
+    """Tables of the parent and the new model, each with more in it than the one before.
+
+    Raises
+    ------
+    NotSavedError
+        If the new model is not there any more.
+    """
+    from napari_unetpp.model.checkpoint import ModelFileError
     from napari_unetpp.training.compare import before_after
 
-    yield from before_after(planned.plan, planned.request.out)
+    saved = planned.saved
+    assert saved is not None
+    try:
+        yield from before_after(planned.plan, planned.request.out)
+    except (OSError, ModelFileError):
+        saved.check()  # which says it better
+        raise
+    saved.check(whole=True)
     _remember_data(planned.request)  # anew, because the table went onto the card, and so into the file
+
+
+def save_elsewhere(saved: Saved, path: Path) -> Generator[Path]:
+    """Write the model of a run whose own file is gone, and read it back; tells where it is.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    from napari_unetpp.model.checkpoint import load_model, save_model
+
+    assert saved.model is not None
+    target = save_model(saved.model, path.with_suffix(SUFFIX))
+    load_model(target, "cpu")
+    yield target
 
 
 @dataclass(frozen=True, slots=True)

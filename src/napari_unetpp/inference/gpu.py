@@ -29,6 +29,7 @@ from napari_unetpp.inference.lanes import CudaLane, Lane, Returning
 from napari_unetpp.inference.outputs import finished
 from napari_unetpp.inference.planning import MEMORY, Work
 from napari_unetpp.inference.streaming import stream
+from napari_unetpp.model.memory import give_back
 from napari_unetpp.model.unetpp import pad_to_grid
 
 if TYPE_CHECKING:
@@ -154,10 +155,7 @@ class GpuBackend(Backend):
     def _empty(self) -> None:
         """Give back what the allocator keeps, and the memory of recorded passes."""
         self._lane().graphs.give_up()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        elif self.device.type == "mps":
-            torch.mps.empty_cache()
+        give_back(self.device)
 
 
 def _device_memory(device: torch.device) -> int:

@@ -1,7 +1,6 @@
 """How a run goes on where a device has no memory left: smaller steps, the same numbers, nothing lost.
 
-Decides, in this order: which errors mean that (`is_out_of_memory`), what is tried next (`rungs`), and
-how a batch is carried through (`Ladder`)::
+Decides, in this order: what is tried next (`rungs`), and how a batch is carried through (`Ladder`)::
 
     as asked          again, once, with what the allocator keeps given back
     half the images   down to one at a time
@@ -20,22 +19,12 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
+from napari_unetpp.model.memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Sequence
 
 log = logging.getLogger(__name__)
-
-# A RuntimeError like any other, but for its words: of the allocators of CPU and MPS, and of CUDA's own libraries.
-_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that a device has no memory left."""
-    if isinstance(error, torch.cuda.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,7 +104,7 @@ class Blocks:
 
     @property
     def counts(self) -> NDArray[np.int64]:
-        """Annotated voxels of each class."""
+        """Annotated voxels of each class; a single 0 without blocks."""
         return np.asarray(np.sum([block.counts for block in self.blocks], axis=0, dtype=np.int64))
 
     @property
@@ -164,10 +164,14 @@ def blocks_in(annotated: Annotated, pair: int, region: Box) -> Iterator[Block]:
 
 
 def thinned(data: Blocks, voxels: int) -> Blocks:
-    """Evenly spread blocks of together about `voxels` voxels, one at least, which stay in memory."""
+    """Evenly spread blocks of together about `voxels` voxels, one at least, and one of each class; they stay in memory."""
     total = sum(block.box.size for block in data.blocks)
     every = max(1, -(-total // voxels))
-    return replace(data, blocks=data.blocks[every // 2 :: every] or data.blocks[:1], memory=2**62, _kept=[])
+    chosen = set(range(len(data.blocks))[every // 2 :: every] or range(len(data.blocks))[:1])
+    for k in np.flatnonzero(data.counts) if data.blocks else ():
+        if not any(data.blocks[index].counts[k] for index in chosen):
+            chosen.add(max(range(len(data.blocks)), key=lambda index: int(data.blocks[index].counts[k])))
+    return replace(data, blocks=tuple(data.blocks[index] for index in sorted(chosen)), memory=2**62, _kept=[])
 
 
 def load_blocks(data: Blocks, seed: int) -> list[Loaded]:

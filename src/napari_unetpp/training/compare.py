@@ -39,7 +39,9 @@ class BeforeAfter:
 
     @property
     def better(self) -> bool | None:
-        """Whether the best level of the new model beats the best one of its parent on the held-out part; None from scratch."""
+        """Whether the best level of the new model beats the best one of its parent on the held-out part; None from scratch, or
+        where nothing is scored there.
+        """
         held = [row for row in self.rows if row.part == "held-out"]
         before = [row.before["iou"] for row in held if row.before is not None]
         return max(row.after["iou"] for row in held) > max(before) if before else None
@@ -64,5 +66,6 @@ def before_after(plan: Plan, out: str | Path) -> Iterator[BeforeAfter]:
             before = scores[f"{name}, parent"] = validate(network, data, next(network.parameters()).device)
         rows += [Row(level, part, None if before is None else before[level], after[level]) for level in after]
         if part == "corrected":
-            save_model(replace(model, card=replace(model.card, scores={**model.card.scores, **scores})), out)
+            told = {name: table for name, table in scores.items() if table}  # a part that cannot be scored has none
+            save_model(replace(model, card=replace(model.card, scores={**model.card.scores, **told})), out)
         yield BeforeAfter(tuple(rows))

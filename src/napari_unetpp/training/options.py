@@ -10,6 +10,7 @@ from napari_unetpp.training.augment import AUGMENTATIONS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from napari_unetpp.training.held_out import ChosenBy
     from napari_unetpp.training.pairs import Unpainted
 
 AUTOMATIC_BATCH = 8  # more patches a step make few steps of few annotations
@@ -153,8 +154,8 @@ _WORDS: dict[str, tuple[str, ...]] = {
 class Started:
     """A run is under way: where, with how many patches a batch, from which epoch on.
 
-    `before` are the parent's scores on the held-out part, as in `EpochDone`, None from scratch; `history` the epochs that a
-    resumed run has behind it.
+    `before` are the parent's scores on the held-out part, as in `EpochDone`, None from scratch or where nothing is scored;
+    `history` the epochs that a resumed run has behind it; `chosen_by` what decides which epoch is kept.
     """
 
     device: str
@@ -162,6 +163,7 @@ class Started:
     epoch: int
     before: Mapping[str, Mapping[str, float]] | None
     history: tuple[EpochDone, ...] = ()
+    chosen_by: ChosenBy = "validation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,14 +180,20 @@ class BatchDone:
 class EpochDone:
     """One epoch is done, validated and safe on disk.
 
-    `scores` maps ``"L1"`` .. and ``"ensemble"`` to ``{"iou": ..., "dice": ...}`` of the foreground on the held-out part; `best`
-    says that the model file now holds these weights; `stop` that no further epoch will follow.
+    `scores` maps ``"L1"`` .. and ``"ensemble"`` to ``{"iou": ..., "dice": ...}`` of the foreground on the held-out part, and is
+    empty where nothing is scored; `kept` says that the model file now holds these weights; `stop` that no further epoch will
+    follow.
     """
 
     epoch: int
     epochs: int
     loss: float
     scores: Mapping[str, Mapping[str, float]]
-    best: bool
+    kept: bool
     stop: bool
     seconds: float
+
+    @property
+    def best(self) -> bool:
+        """Whether it was kept because its scores are the best so far; an epoch without scores never is."""
+        return self.kept and bool(self.scores)

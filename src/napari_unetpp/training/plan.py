@@ -13,9 +13,10 @@ from napari_unetpp.model.card import CLASS_COLORS, Card, ClassInfo
 from napari_unetpp.model.checkpoint import Model
 from napari_unetpp.model.foreign_card import tiling_of
 from napari_unetpp.model.intensity import Intensity
-from napari_unetpp.model.sampling import scale_stack, stack_hash
+from napari_unetpp.model.sampling import scale_stack
 from napari_unetpp.model.spec import NetworkSpec
 from napari_unetpp.training.blocks import Annotated, Blocks, blocks_in, load_blocks, scan, thinned
+from napari_unetpp.training.held_out import ChosenBy, chosen_by, held_out_lines, same_images
 from napari_unetpp.training.pairs import Pair, Rule
 from napari_unetpp.training.spacing import spacing_lines
 from napari_unetpp.training.speed import check_fits, choose_batch
@@ -38,7 +39,8 @@ class Plan:
     """Everything a run needs, checked, its annotations in memory; nothing is trained or written yet.
 
     `annotated` counts voxels by class name, `places` names the boxes, both for ``"training"`` and ``"validation"``; `warnings`
-    are lines for the user; `batch` is the one to use where the options leave it open.
+    are lines for the user; `batch` is the one to use where the options leave it open; `chosen_by` says what decides which epoch
+    is kept. `validation` has no blocks where nothing is held out.
     """
 
     spec: NetworkSpec
@@ -54,6 +56,7 @@ class Plan:
     places: dict[str, tuple[str, ...]]
     warnings: tuple[str, ...]
     record: dict[str, Any]
+    chosen_by: ChosenBy = "validation"
 
 
 def make_plan(
@@ -78,13 +81,14 @@ def make_plan(
     found = [scan(pair, spec.ndim, rule) for pair in [*pairs, *validation]]
     mine = len(pairs)
     _check_annotations(found[:mine], spec, options, pairs)
+    same = same_images([*pairs, *validation])
     if validation:
         split = Split(
             tuple(Region(i, pair.whole) for i, pair in enumerate(pairs)),
             tuple(Region(mine + i, pair.whole) for i, pair in enumerate(validation)),
         )
     else:
-        split = split_pairs(pairs, found, spec.ndim, options.validation_fraction, options.seed)
+        split = split_pairs(pairs, found, spec.ndim, options.validation_fraction, options.seed, same)
     card = _card(card, parent, spec, options, pairs, name)
     scalings = tuple(scale_stack(pair.image, intensity, spec.in_channels) for pair in everything)
     both = tuple(everything[: len(found)])
@@ -98,27 +102,35 @@ def make_plan(
         )
         for regions in (split.training, split.validation)
     )
-    if not held.blocks:
-        raise TrainingError(
-            "nothing is annotated in the part held out for validation; annotate another slice or image there"
-        )
+    if validation and not held.blocks:
+        raise TrainingError("nothing is annotated in the validation images; annotate them, or leave them out")
     held = thinned(held, options.validation_voxels)
-    old = _replayed(replay, rule, spec, options, scalings[len(found) :])
+    held_counts = held.counts if held.blocks else training.counts * 0
+    by = chosen_by(training.counts, held_counts)
+    own = replace(rule, unpainted="background", foreground=0)  # whose labels mean what its classes say
+    repeated = [scan(pair, spec.ndim, own) for pair in replay]
+    old = _replayed(replay, repeated, spec, options, scalings[len(found) :])
     annotated = {
-        part: dict(zip(_names(card), map(int, data.counts), strict=True))
-        for part, data in (("training", training), ("validation", held))
+        part: dict(zip(_names(card), map(int, counts), strict=True))
+        for part, counts in (("training", training.counts), ("validation", held_counts))
     }
     places = {
         part: tuple(_describe(both, index, data) for index in sorted({block.pair for block in data.blocks}))
         for part, data in (("training", training), ("validation", held))
     }
+    lines = (
+        *_warnings(annotated, parent, held_out=bool(held.blocks)),
+        *held_out_lines(pairs, validation, same, by, held_out=bool(held.blocks)),
+        *(spacing_lines(spec, pairs) if parent is None else ()),
+    )
     record = {
+        "chosen_by": by,
         "options": options.to_json(),
         "spec": spec.to_json(),
         "parent": parent.sha256 if parent is not None else None,
         **{part: list(names) for part, names in places.items()},
         "data": [_hashes(pair, of) for pair, of in zip(both, found, strict=True)],
-        "replay": [_hashes(pair, None) for pair in replay],
+        "replay": [_hashes(pair, of) for pair, of in zip(replay, repeated, strict=True)] if old is not None else [],
     }
     load_blocks(held, 0)  # what cannot be read is told now and not after an epoch
     if training.fits:
@@ -135,8 +147,9 @@ def make_plan(
         options.batch or choose_batch(spec, options),
         annotated,
         places,
-        (*_warnings(annotated, parent), *(spacing_lines(spec, pairs) if parent is None else ())),
+        lines,
         record,
+        by,
     )
 
 
@@ -204,23 +217,28 @@ def _check_annotations(
 
 
 def _replayed(
-    replay: Sequence[Pair], rule: Rule, spec: NetworkSpec, options: TrainOptions, scalings: Sequence[Any]
+    replay: Sequence[Pair],
+    found: Sequence[Annotated],
+    spec: NetworkSpec,
+    options: TrainOptions,
+    scalings: Sequence[Any],
 ) -> Blocks | None:
-    """Annotated blocks of the base model's own data, whose labels mean what its classes say; None without any."""
-    own = replace(rule, unpainted="background", foreground=0)
+    """Annotated blocks of the base model's own data; None without any."""
     blocks = tuple(
-        block for index, pair in enumerate(replay) for block in blocks_in(scan(pair, spec.ndim, own), index, pair.whole)
+        block
+        for index, (pair, annotated) in enumerate(zip(replay, found, strict=True))
+        for block in blocks_in(annotated, index, pair.whole)
     )
     return Blocks(tuple(replay), tuple(scalings), spec.in_channels, blocks, options.memory) if blocks else None
 
 
-def _warnings(annotated: dict[str, dict[str, int]], parent: Model | None) -> tuple[str, ...]:
+def _warnings(annotated: dict[str, dict[str, int]], parent: Model | None, *, held_out: bool) -> tuple[str, ...]:
     lines = []
     trained, held = annotated["training"], annotated["validation"]
     if absent := [name for name, n in trained.items() if not n]:
         keeps = "the model may forget them" if parent is not None else "the model will not know them"
         lines.append(f"not annotated in the training part: {', '.join(absent)}; {keeps}")
-    if absent := [name for name, n in held.items() if not n and trained[name]]:
+    if held_out and (absent := [name for name, n in held.items() if not n and trained[name]]):
         lines.append(f"not annotated in the held-out part, so not scored: {', '.join(absent)}")
     return tuple(lines)
 
@@ -273,6 +291,6 @@ def _describe(pairs: Sequence[Pair], index: int, data: Blocks) -> str:
     return f"{pairs[index].image.name}[{extents}]"
 
 
-def _hashes(pair: Pair, found: Annotated | None) -> dict[str, Any]:
-    labels = {"labels": pair.label.name, "labels_sha256": found.sha256} if found is not None else {}
-    return {"image": pair.image.name, "image_sample_sha256": stack_hash(pair.image), **labels}
+def _hashes(pair: Pair, found: Annotated) -> dict[str, Any]:
+    """The hash of the image is added where the run begins, because it takes reading all of it."""
+    return {"image": pair.image.name, "labels": pair.label.name, "labels_sha256": found.sha256}

@@ -8,6 +8,7 @@ code.
 from __future__ import annotations
 
 import json
+import math
 import pickle
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,36 +16,35 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from napari_unetpp._whole import whole_file
+from napari_unetpp.training.identity import differences
+from napari_unetpp.training.run_files import discard, forget, state_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-_VERSION = 2  # 1 had no batch, no history and no parent's scores
+__all__ = ["RunState", "discard", "forget", "load_state", "save_state", "state_path"]
+
+_VERSION = 3  # 2 knew only a sample of each image
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RunState:
     """How far a run is: `epoch` epochs done, best score so far, `stale` epochs without a better one, seconds spent.
 
-    `batch` is the one that was found at the start; `before` the parent's scores on the held-out part; `history` one JSON object
-    an epoch.
+    `best` is the mean IoU of the heads, or minus the training loss where nothing is scored. `batch` is the one that was found
+    at the start; `before` the parent's scores on the held-out part; `history` one JSON object an epoch.
     """
 
     batch: int
     epoch: int = 0
-    best: float = -1.0
+    best: float = -math.inf
     stale: int = 0
     seconds: float = 0.0
     before: Mapping[str, Any] | None = None
     history: tuple[Mapping[str, Any], ...] = ()
     network: Mapping[str, Any] = field(default_factory=dict)
     optimizer: Mapping[str, Any] = field(default_factory=dict)
-
-
-def state_path(out: Path) -> Path:
-    """File that an unfinished run of the model `out` keeps beside it."""
-    return out.with_name(out.name + ".training")
 
 
 def save_state(state: RunState, out: Path, record: Mapping[str, Any]) -> None:
@@ -86,13 +86,21 @@ def load_state(out: Path, record: Mapping[str, Any]) -> RunState | None:
         reason = " ".join(str(error).split())[:120]
         raise ValueError(f"{path} is damaged ({reason}); remove it to start the run anew") from None
     if version != _VERSION:
-        raise ValueError(
-            f"{path} has version {version} where this version reads {_VERSION}; remove it to start the run anew"
+        why = (
+            "it was written by an earlier version, which noted a sample of each image alone, so that nobody can tell whether "
+            "the images are still the same"
+            if version in (1, 2)
+            else f"it has version {version} where this version reads {_VERSION}"
         )
+        raise ValueError(f"{path} cannot be resumed: {why}; remove it to start the run anew")
     now = json.loads(json.dumps(record))
-    if differing := _differing(before, now):
+    if differing := differences(before, now):
         raise ValueError(
-            f"{path} belongs to a run with other {', '.join(differing)}; repeat it as it was, or remove the file"
+            f"{path} belongs to a run with {'; '.join(differing)}; repeat it as it was, or remove the file to start anew"
+        )
+    if values["epoch"] >= now["options"]["epochs"]:
+        raise ValueError(
+            f"the run of {path} has {values['epoch']} epochs behind it; resume it with more epochs than that"
         )
     return RunState(
         batch=values["batch"],
@@ -105,28 +113,3 @@ def load_state(out: Path, record: Mapping[str, Any]) -> RunState | None:
         network=values["network"],
         optimizer=values["optimizer"],
     )
-
-
-def forget(out: Path) -> None:
-    """Remove what the run of `out` could be resumed from; its best weights so far stay what they are."""
-    state_path(out).unlink(missing_ok=True)
-
-
-def discard(out: Path) -> None:
-    """Remove a run with all that it left: its best weights too."""
-    forget(out)
-    out.unlink(missing_ok=True)
-
-
-def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Names of what differs; for the options, the names of the options."""
-    names = []
-    for key in sorted({*before, *now}):
-        one, other = before.get(key), now.get(key)
-        if one == other:
-            continue
-        if isinstance(one, dict) and isinstance(other, dict):
-            names += [f"{key}.{name}" for name in sorted({*one, *other}) if one.get(name) != other.get(name)]
-        else:
-            names.append(key)
-    return names

@@ -1,36 +1,35 @@
-"""Which annotations are trained on and which are held out: never empty, never sharing a group or neighbouring slices.
+"""Which annotations are trained on and which are held out: the parts never share a group or neighbouring slices.
 
-In this order: the split of several pairs, whole groups, the cut through one pair.
-
-Several groups (a group: images that show the same thing) are held out whole. One image, or one stack, is cut by slices with a
-gap between, or through the plane where too few slices are annotated::
-
-    z  0 ............ 19 | 20 21 | 22 .. 24          training | gap, used by nobody | validation
-
-The cut looks at what is annotated, not at the extent of the stack: both sides hold some of it, of every class where possible.
+Of several images whole groups are held out (a group: images that show the same thing); one image is cut (`cuts`). Every class
+that is annotated in two places which can be separated is in both parts, as far as any of these splits can do that. Where none of
+them leaves foreground in both parts, or all of them take a class out of the training, nothing is held out: a score on a part
+without foreground says nothing, and a class that is not trained is lost.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from napari_unetpp.box import Box
+from napari_unetpp.training.cuts import SLICE_GAP, STRIP_GAP, Cut, cut_pair, faults
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from napari_unetpp.box import Box
     from napari_unetpp.training.blocks import Annotated
     from napari_unetpp.training.pairs import Pair
 
-SLICE_GAP = 2  # slices between training and validation: neighbours in a stack look alike
-STRIP_GAP = 16  # voxels, for the same reason within a plane
-_LARGEST_SHARE = 0.4  # a held-out part larger than this share of the annotations is too much to give away
+_FEW = 12  # groups: 4094 choices take a few milliseconds
+_BEGINNINGS = 16
+
+__all__ = ["SLICE_GAP", "STRIP_GAP", "Region", "Split", "split_pairs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,21 +42,23 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Regions to train on and regions held out; no voxel is in both."""
+    """Regions to train on and regions held out; no voxel is in both.
+
+    `validation` is empty where no split can be scored; then everything is trained on.
+    """
 
     training: tuple[Region, ...]
     validation: tuple[Region, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Cut:
-    training: Box
-    validation: Box
-    missing: int  # classes that one side lacks although the pair has them
-    share: float  # of the annotations that is held out
-
-
-def split_pairs(pairs: Sequence[Pair], annotated: Sequence[Annotated], ndim: int, fraction: float, seed: int) -> Split:
+def split_pairs(
+    pairs: Sequence[Pair],
+    annotated: Sequence[Annotated],
+    ndim: int,
+    fraction: float,
+    seed: int,
+    same: Sequence[int] | None = None,
+) -> Split:
     """Regions of all pairs, about `fraction` of the annotated voxels held out for validation.
 
     Parameters
@@ -66,107 +67,161 @@ def split_pairs(pairs: Sequence[Pair], annotated: Sequence[Annotated], ndim: int
         What `scan` found, one a pair; pairs without annotations are left out.
     ndim
         Spatial dimensions of the network; a 3D network needs at least two slices on either side.
+    same
+        Per pair the index of the first pair with the same image; they are kept together. None: all images differ.
 
     Raises
     ------
     ValueError
-        If there is nothing to split, or too little is annotated to hold anything out of it.
+        If there is nothing to split.
     """
     if not pairs:
         raise ValueError("no image was given; name at least one image and its labels")
     if not 0 < fraction < 1:
         raise ValueError(f"validation fraction {fraction} must lie between 0 and 1, exclusive")
-    sizes = [int(found.counts.sum()) for found in annotated]
-    used = [index for index, size in enumerate(sizes) if size]
+    used = [index for index, found in enumerate(annotated) if found.counts.any()]
+    if not used:
+        raise ValueError("nothing is annotated in any image; annotate some of it")
     groups: dict[str, list[int]] = {}
     for index in used:
         group = pairs[index].group
-        groups.setdefault(group if group is not None else f"#{index}", []).append(index)
+        alone = f"#{index if same is None else same[index]}"
+        groups.setdefault(group if group is not None else alone, []).append(index)
+    named = any(pairs[index].group is not None for index in used) or any(len(g) > 1 for g in groups.values())
+    total = np.sum([found.counts for found in annotated], axis=0)
+
+    @cache
+    def cut(index: int) -> Cut | None:
+        return cut_pair(annotated[index], pairs[index].whole, ndim, fraction)
+
+    candidates = []
     if len(groups) > 1:
-        held = _held_out(groups, sizes, fraction, seed)
-        share = sum(sizes[i] for name in held for i in groups[name]) / sum(sizes)
-        if share <= max(_LARGEST_SHARE, fraction) or any(pairs[i].group is not None for i in used):
-            out = {i for name in held for i in groups[name]}
-            return Split(
-                tuple(Region(i, pairs[i].whole) for i in used if i not in out),
-                tuple(Region(i, pairs[i].whole) for i in used if i in out),
-            )
-    training, validation = [], []
-    for index in used:
-        cut = _cut(annotated[index], pairs[index].whole, ndim, fraction)
-        if cut is None:  # too small to be shared: the other pairs have to do for validation
-            training.append(Region(index, pairs[index].whole))
-        else:
-            training.append(Region(index, cut.training))
-            validation.append(Region(index, cut.validation))
-    if not validation:
-        one = pairs[used[0]] if used else pairs[0]
-        raise ValueError(
-            f"too little of {one.image.name} of shape {one.whole.shape} is annotated, or it is too small, to hold a part out for "
-            f"validation; annotate another slice more than {SLICE_GAP} away, another image, or at least {3 * STRIP_GAP} pixels "
-            "along one side"
+        single = {i for g in groups.values() if len(g) == 1 for i in g if pairs[i].group is None}
+        candidates.append(
+            _by_groups(groups, pairs, annotated, lambda i: cut(i) if i in single else None, fraction, seed)
         )
-    return Split(tuple(training), tuple(validation))
+    if len(groups) == 1 or (candidates and not named and _faults(candidates[0], total, fraction)[2]):
+        # cuts come first where whole images would be too much
+        candidates.insert(0, {i: cut(i) or _whole(pairs[i], annotated[i], held=False) for i in used})
+    best = min(candidates, key=lambda parts: (not _scores(parts, total), *_faults(parts, total, fraction)[:2]))
+    if not _scores(best, total):
+        return Split(tuple(Region(i, pairs[i].whole) for i in used), ())
+    return Split(
+        tuple(Region(i, box) for i, cut in sorted(best.items()) for box in cut.training),
+        tuple(Region(i, box) for i, cut in sorted(best.items()) for box in cut.validation),
+    )
 
 
-def _held_out(groups: dict[str, list[int]], sizes: Sequence[int], fraction: float, seed: int) -> list[str]:
-    """Names of whole groups, at least one and not all, that hold about `fraction` of the annotations."""
+def _by_groups(
+    groups: Mapping[str, Sequence[int]],
+    pairs: Sequence[Pair],
+    annotated: Sequence[Annotated],
+    cut: Callable[[int], Cut | None],
+    fraction: float,
+    seed: int,
+) -> dict[int, Cut]:
+    """Whole groups held out; an image that alone holds a class, and is a group by itself, is cut where that helps."""
     names = sorted(groups)
-    generator = torch.Generator().manual_seed(seed)
-    order = [names[k] for k in torch.randperm(len(names), generator=generator).tolist()]
-    wanted, held, total = fraction * sum(sizes), [], 0
-    for name in order[:-1]:
-        held.append(name)
-        total += sum(sizes[i] for i in groups[name])
-        if total >= wanted:
+    order = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed)).tolist()
+    names = [names[k] for k in order]
+    counts = np.array([np.sum([annotated[i].counts for i in groups[name]], axis=0) for name in names])
+    held = _held_out(counts, fraction)
+    parts = {
+        i: _whole(pairs[i], annotated[i], held=bool(held[k])) for k, name in enumerate(names) for i in groups[name]
+    }
+    total = counts.sum(axis=0)
+    while any(now := _faults(parts, total, fraction)[:2]):
+        trained, out = (np.sum([getattr(p, side) for p in parts.values()], axis=0) for side in ("trained", "held"))
+        missing = ((trained == 0) | (out == 0)) & (total > 0)
+        tried = [
+            {**parts, i: found}
+            for i, part in parts.items()
+            if annotated[i].counts[missing].any() and (found := cut(i)) is not None and found is not part
+        ]
+        better = min(tried, key=lambda some: _faults(some, total, fraction), default=parts)
+        if _faults(better, total, fraction)[:2] >= now:
             break
+        parts = better
+    return parts
+
+
+def _held_out(counts: NDArray[np.int64], fraction: float) -> NDArray[np.bool_]:
+    """Which groups are held out, at least one and not all, out of their annotated voxels (group, class), in order of preference.
+
+    The first groups that make up `fraction`. Where these leave a class out, or hold next to nothing of it, the best of all choices
+    for few groups; for many, groups are moved and exchanged one at a time as long as that helps, from several beginnings.
+    """
+    total, sizes, many = counts.sum(axis=0), counts.sum(axis=1), len(counts)
+
+    def fault(held: NDArray[np.bool_]) -> tuple[float, ...]:
+        out = counts[held].sum(axis=0)
+        return tuple(faults(total - out, out, total, fraction))
+
+    first = int(np.searchsorted(sizes.cumsum(), fraction * sizes.sum()))
+    held = np.arange(many) <= min(first, many - 2)
+    if not any(fault(held)[:4]):
+        return held
+    if many <= _FEW:
+        choices = np.arange(1, 2**many - 1)[:, None] >> np.arange(many) & 1
+        sums = choices @ counts
+        return np.asarray(choices[np.lexsort(faults(total - sums, sums, total, fraction).T[::-1])[0]], bool)
+    best = _improved(held, counts, fraction)
+    lonely = np.flatnonzero(
+        np.count_nonzero(counts, axis=0) == 1
+    )  # classes of one group, which cannot be in both parts
+    least = (0, sum(2 if k else 1 for k in lonely))
+    for turn in range(1, _BEGINNINGS):
+        if fault(best)[:2] <= least:
+            break
+        best = min(best, _improved(np.roll(held, turn * many // _BEGINNINGS), counts, fraction), key=fault)
+    return best
+
+
+def _improved(held: NDArray[np.bool_], counts: NDArray[np.int64], fraction: float) -> NDArray[np.bool_]:
+    """The choice after all single moves and exchanges of groups that make it better."""
+    total, held = counts.sum(axis=0), held.copy()
+    base = counts[held].sum(axis=0)
+    now = tuple(faults(total - base, base, total, fraction))
+    while any(now[:4]):
+        best, move = now, None
+        for out in (None, *np.flatnonzero(held)):  # what is given back to the training, and what is held out for it
+            left = base if out is None else base - counts[out]
+            rows = faults(total - left - counts, left + counts, total, fraction)
+            rows[held] = np.inf
+            k = int(np.lexsort(rows.T[::-1])[0])
+            choices: list[tuple[tuple[float, ...], tuple[int | None, int | None]]]
+            choices = [(tuple(rows[k]), (out, k))] if out is not None or np.count_nonzero(~held) > 1 else []
+            if out is not None and np.count_nonzero(held) > 1:
+                choices.append((tuple(faults(total - left, left, total, fraction)), (out, None)))
+            for row, choice in choices:
+                if row < best and row[:4] < now[:4]:  # the share alone is not worth the search
+                    best, move = row, choice
+        if move is None:
+            break
+        out, inside = move
+        if out is not None:
+            held[out] = False
+        if inside is not None:
+            held[inside] = True
+        base, now = counts[held].sum(axis=0), best
     return held
 
 
-def _cut(annotated: Annotated, whole: Box, ndim: int, fraction: float) -> _Cut | None:
-    """The best cut: through slices before through the plane, unless that keeps a class or too much from the training."""
-    least = 1 if ndim == 2 else 2
-    reach = [np.ptp(np.flatnonzero(total.sum(axis=1))) for total in annotated.along]
-    plane = sorted(range(whole.ndim - 2, whole.ndim), key=lambda axis: -reach[axis])
-    axes = [(axis, SLICE_GAP, least) for axis in range(whole.ndim - 2)]
-    axes += [(axis, STRIP_GAP, STRIP_GAP) for axis in plane]
-    found: list[_Cut] = []
-    for axis, gap, minimum in axes:
-        cuts = list(_cuts(annotated.along[axis], whole, axis, gap, minimum))
-        if cuts:  # the last slices before the first ones where both are as good
-            found.append(min(cuts, key=lambda cut: (cut.missing, round(abs(cut.share - fraction), 9))))
-    return min(found, key=lambda cut: (cut.missing, cut.share > max(_LARGEST_SHARE, fraction)), default=None)
+def _whole(pair: Pair, annotated: Annotated, *, held: bool) -> Cut:
+    """A pair that lies in one part as a whole."""
+    nothing = np.zeros_like(annotated.counts)
+    if held:
+        return Cut((), (pair.whole,), nothing, annotated.counts)
+    return Cut((pair.whole,), (), annotated.counts, nothing)
 
 
-def _cuts(along: NDArray[np.int64], whole: Box, axis: int, gap: int, minimum: int) -> Iterator[_Cut]:
-    """Cuts across one axis with at least `minimum` slices, and something annotated, on either side of the gap."""
-    extent = len(along)
-    voxels = along.sum(axis=1)
-    places = np.flatnonzero(voxels)
-    first, last = int(places[0]), int(places[-1])
-    before = np.concatenate([np.zeros_like(along[:1]), along.cumsum(axis=0)])  # voxels of each class below a place
-    total = before[-1]
-    for at in range(extent - minimum, first, -1):  # the far end is held out
-        if last + 1 - at >= minimum and at - gap - first >= minimum:
-            yield _made(whole, axis, (0, at - gap), (at, extent), before[at - gap], total - before[at], total)
-    for at in range(minimum, last + 1):  # the near end is
-        if at - first >= minimum and last + 1 - at - gap >= minimum:
-            yield _made(whole, axis, (at + gap, extent), (0, at), total - before[at + gap], before[at], total)
+def _faults(parts: Mapping[int, Cut], total: NDArray[np.int64], fraction: float) -> tuple[float, ...]:
+    trained = np.sum([cut.trained for cut in parts.values()], axis=0)
+    held = np.sum([cut.held for cut in parts.values()], axis=0)
+    return tuple(faults(trained, held, total, fraction))
 
 
-def _made(
-    whole: Box,
-    axis: int,
-    training: tuple[int, int],
-    validation: tuple[int, int],
-    trained: NDArray[np.int64],
-    held: NDArray[np.int64],
-    total: NDArray[np.int64],
-) -> _Cut:
-    sides = []
-    for low, high in (training, validation):
-        start, stop = list(whole.start), list(whole.stop)
-        start[axis], stop[axis] = low, high
-        sides.append(Box(tuple(start), tuple(stop)))
-    missing = sum(int(np.count_nonzero((side == 0) & (total > 0))) for side in (trained, held))
-    return _Cut(sides[0], sides[1], missing, float(held.sum() / total.sum()))
+def _scores(parts: Mapping[int, Cut], total: NDArray[np.int64]) -> bool:
+    """Whether a score of these parts means something: both hold some foreground class, and training lacks no class."""
+    trained, held = (np.sum([getattr(cut, side) for cut in parts.values()], axis=0) for side in ("trained", "held"))
+    return bool((held > 0)[1:].any() and (trained > 0)[total > 0].all())

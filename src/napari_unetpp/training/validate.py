@@ -26,7 +26,7 @@ Scores = dict[str, dict[str, float]]
 def validate(network: UNetPlusPlus, data: Blocks, device: torch.device) -> Scores:
     """Foreground IoU and Dice (hard labels, averaged over the foreground classes) of L1.. and the ensemble.
 
-    A class that is neither predicted nor annotated in the held-out part does not count; if none is, the score is 1.
+    A class that is not annotated in the held-out part does not count. If none is, nothing can be scored, and the result is empty.
     """
     spec = network.spec
     classes = max(spec.classes, 2)
@@ -47,6 +47,8 @@ def validate(network: UNetPlusPlus, data: Blocks, device: torch.device) -> Score
                 counts[k] += torch.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
     for module, training in modes.items():
         module.training = training
+    if not counts[0, 1:].any():
+        return {}
     return {name: _scores(counts[k]) for k, name in enumerate(names)}
 
 
@@ -56,15 +58,16 @@ def to_labels(probability: Tensor) -> Tensor:
 
 
 def _scores(confusion: Tensor) -> dict[str, float]:
-    """IoU and Dice averaged over the foreground classes out of counts (truth, prediction)."""
+    """IoU and Dice averaged over the annotated foreground classes out of counts (truth, prediction)."""
     iou, dice = [], []
     for k in range(1, confusion.shape[0]):
         both = float(confusion[k, k])
+        if not confusion[k].any():
+            continue
         either = float(confusion[k].sum() + confusion[:, k].sum()) - both
-        if either > 0:
-            iou.append(both / either)
-            dice.append(2 * both / (either + both))
-    return {"iou": float(np.mean(iou)) if iou else 1.0, "dice": float(np.mean(dice)) if dice else 1.0}
+        iou.append(both / either)
+        dice.append(2 * both / (either + both))
+    return {"iou": float(np.mean(iou)), "dice": float(np.mean(dice))}
 
 
 def _pieces(data: Blocks, ndim: int) -> Iterator[tuple[NDArray[np.float32], NDArray[np.uint8]]]:
