@@ -35,6 +35,7 @@ def segment(
         options.PlanesAlong,
         typer.Option(help="3: a 2D model along z, y and x, the mean of three; for stacks with voxels of equal edges."),
     ] = options.PlanesAlong.one,
+    intensity: options.IntensityOption = None,
     anisotropic: Annotated[
         bool, typer.Option("--anisotropic", help="With --planes 3: also where z is spaced otherwise than y and x.")
     ] = False,
@@ -82,6 +83,7 @@ def segment(
     say = Output(as_json)
     with ExitStack() as opened:
         image, network = open_stack_and_model(opened, stack, model, device, axes=axes, series=series, channel=channel)
+        network = options.choose_intensity(network, intensity)
         options.choose_levels(network.spec, level)
         box = None
         if region is not None:

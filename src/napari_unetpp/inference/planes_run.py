@@ -28,6 +28,7 @@ from napari_unetpp.inference.planes_kept import (
 )
 from napari_unetpp.inference.runs import join_run, keep_calibration
 from napari_unetpp.inference.stages import Run, run_stages
+from napari_unetpp.model.sampling import as_seen
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -82,7 +83,8 @@ def predict_planes(
     for axis, tiles in plans.items():  # refuses what cannot work
         backend.plan(tiles.level, tiles.input_extent, batches[axis], 1, memory, threads or 1)
     stages = partial(run_stages, memory=memory, threads=threads, pace=pace, heartbeat=heartbeat)
-    work = _Work(stack, model, backend, planes, store, scaling, batches, stages)
+    seen, left = as_seen(stack, scaling)
+    work = _Work(seen, model, backend, planes, store, left, batches, stages)
     return _events(work, region)
 
 

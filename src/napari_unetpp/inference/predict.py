@@ -17,12 +17,13 @@ import numpy as np
 
 from napari_unetpp.inference.backends import Backend, Precision, prepare
 from napari_unetpp.inference.events import TileDone, Waiting
-from napari_unetpp.inference.inputs import check_input, measure_stack
+from napari_unetpp.inference.inputs import check_input, measure_stack, with_intensity
 from napari_unetpp.inference.outputs import to_uint8
 from napari_unetpp.inference.region import RegionCache, predict_region
 from napari_unetpp.inference.runs import join_run, keep_calibration, make_record, open_run
 from napari_unetpp.inference.stages import Run, run_stages
 from napari_unetpp.inference.tiles import Tile, Tiles, plan_tiles, tiling_from_card
+from napari_unetpp.model.sampling import as_seen
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from napari_unetpp.inference.store import PredictionStore
     from napari_unetpp.inference.tiling import Tiling
     from napari_unetpp.model.checkpoint import Model
-    from napari_unetpp.model.intensity import Scaling
+    from napari_unetpp.model.intensity import Over, Scaling
     from napari_unetpp.stacks import Stack
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "predict_stack",
     "predict_tiles",
     "to_uint8",
+    "with_intensity",
 ]
 
 
@@ -106,7 +108,8 @@ def predict_stack(
     scaling = join_run(store, stack, model, tiles, precision=backend.precision)
     keep_calibration(store, backend)
     batch = backend.best_batch(tiles.level, tiles.input_extent) if batch is None else batch
-    run = Run(stack, model, backend, tiles, scaling, batch, counts=True)
+    seen, left = as_seen(stack, scaling)
+    run = Run(seen, model, backend, tiles, left, batch, counts=True)
 
     def collect(parts: list[tuple[Tile, dict[int, NDArray[Any]]]]) -> list[Tile]:
         for tile, heads in parts:
@@ -144,6 +147,7 @@ def predict_array(
     memory: int | None = None,
     threads: int | None = None,
     batch: int | None = None,
+    intensity: Over | None = None,
 ) -> dict[int, NDArray[np.float32]]:
     """Probabilities {level: (class, *stack.shape_predicted)} of a stack that fits in memory.
 
@@ -153,6 +157,9 @@ def predict_array(
         None is what the model's card recommends.
     precision
         Of a backend that is made for this call, where none is given.
+    intensity
+        Of what the range of intensities is measured; None is as the model says. For `predict_stack`, give `open_run` and it
+        the model that `with_intensity` makes.
 
     Raises
     ------
@@ -160,6 +167,7 @@ def predict_array(
         As `plan_tiles` and `predict_stack`.
     """
     check_input(stack, model)
+    model = with_intensity(model, intensity)
     backend = backend or prepare(model, precision, stack=stack)
     tiling = tiling or tiling_from_card(model.card.tiling, model.spec.ndim)
     tiles = plan_tiles(stack.shape_predicted, model.spec, tiling, level=level)
@@ -197,6 +205,7 @@ def predict_tiles(
         wanted = np.ones(len(tiles), bool)
     backend = backend or prepare(model, stack=stack)
     batch = backend.best_batch(tiles.level, tiles.input_extent) if batch is None else batch
-    run = Run(stack, model, backend, tiles, scaling, batch, counts=False)
+    seen, left = as_seen(stack, scaling)
+    run = Run(seen, model, backend, tiles, left, batch, counts=False)
     for parts in run_stages(run, wanted, lambda parts: parts, memory=memory, threads=threads):
         yield from parts or ()

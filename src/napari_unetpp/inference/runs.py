@@ -28,7 +28,13 @@ if TYPE_CHECKING:
     from napari_unetpp.model.checkpoint import Model
     from napari_unetpp.stacks import Stack
 
-_WORDS = {"model_sha256": "model", "stack_sample": "image", "shape": "image shape", "planes": "choice of planes"}
+_WORDS = {
+    "model_sha256": "model",
+    "stack_sample": "image",
+    "shape": "image shape",
+    "planes": "choice of planes",
+    "intensity": "range of intensities",
+}
 
 
 def make_record(
@@ -42,8 +48,8 @@ def make_record(
 ) -> dict[str, Any]:
     """JSON-able record of a run: everything that decides its voxels, and where they came from.
 
-    ``model_sha256``, ``tiling``, ``levels``, ``shape``, ``precision``, ``stack_sample`` and ``planes`` decide whether
-    another run may go on where this one stopped. ``stack_sample`` is a hash of a few voxels instead of a name, so
+    ``model_sha256``, ``tiling``, ``levels``, ``shape``, ``precision``, ``stack_sample``, ``planes`` and ``intensity`` decide
+    whether another run may go on where this one stopped. ``stack_sample`` is a hash of a few voxels instead of a name, so
     that a moved file and the layer it was opened as stay the same image; ``planes`` is there only where a 2D model
     went along z, y and x.
     """
@@ -64,6 +70,7 @@ def make_record(
         },
         "stack_sample": stack_hash(stack),
         "scaling": scaling.to_json(),
+        "intensity": model.intensity.over,
         "classes": [{"name": c.name, "color": c.color} for c in model.classes],
         "recommended_level": model.card.recommended_level,
         **({} if planes is None else {"planes": planes}),

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from napari_unetpp.model.card import CLASS_COLORS, Card, ClassInfo
 from napari_unetpp.model.checkpoint import Model
 from napari_unetpp.model.foreign_card import tiling_of
-from napari_unetpp.model.intensity import Intensity
-from napari_unetpp.model.sampling import scale_stack, stack_hash
+from napari_unetpp.model.intensity import NEW, Intensity
+from napari_unetpp.model.sampling import as_seen, scale_stack, stack_hash
 from napari_unetpp.model.spec import NetworkSpec
 from napari_unetpp.training.blocks import Annotated, Blocks, blocks_in, load_blocks, scan, thinned
 from napari_unetpp.training.pairs import Pair, Rule
@@ -72,7 +72,7 @@ def make_plan(
     spec = parent.spec if parent is not None else model_or_spec
     assert isinstance(spec, NetworkSpec)
     everything = [*pairs, *validation, *replay]
-    intensity = parent.intensity if parent is not None else intensity or Intensity()
+    intensity = parent.intensity if parent is not None else intensity or NEW
     _check_network(spec, options, everything, intensity, parent)
     rule = Rule(spec.classes, options.unpainted, options.foreground)
     found = [scan(pair, spec.ndim, rule) for pair in [*pairs, *validation]]
@@ -86,11 +86,14 @@ def make_plan(
     else:
         split = split_pairs(pairs, found, spec.ndim, options.validation_fraction, options.seed)
     card = _card(card, parent, spec, options, pairs, name)
-    scalings = tuple(scale_stack(pair.image, intensity, spec.in_channels) for pair in everything)
+    measured = [scale_stack(pair.image, intensity, spec.in_channels) for pair in everything]
     both = tuple(everything[: len(found)])
+    shown = [as_seen(pair.image, scaling) for pair, scaling in zip(everything, measured, strict=True)]
+    scalings = tuple(scaling for _, scaling in shown)
+    seen = tuple(replace(pair, image=image) for pair, (image, _) in zip(everything, shown, strict=True))
     training, held = (
         Blocks(
-            both,
+            seen[: len(found)],
             scalings[: len(found)],
             spec.in_channels,
             tuple(block for r in regions for block in blocks_in(found[r.pair], r.pair, r.box)),
@@ -103,7 +106,7 @@ def make_plan(
             "nothing is annotated in the part held out for validation; annotate another slice or image there"
         )
     held = thinned(held, options.validation_voxels)
-    old = _replayed(replay, rule, spec, options, scalings[len(found) :])
+    old = _replayed(seen[len(found) :], rule, spec, options, scalings[len(found) :])
     annotated = {
         part: dict(zip(_names(card), map(int, data.counts), strict=True))
         for part, data in (("training", training), ("validation", held))
