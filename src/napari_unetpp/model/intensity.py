@@ -37,6 +37,9 @@ class Scaling:
     speck
         Where pixels are broken: a voxel that differs from the median of its 3 x 3 neighbours by more than this, one number per
         channel in raw units, becomes that median.
+    padding, fill
+        Raw values that stand for "no picture", one row of channels each, and what the network is given there and for NaN: one
+        number per channel, in units of network input.
     note
         What was left out or treated by itself, in one line; empty where the plain rule holds.
     """
@@ -48,12 +51,14 @@ class Scaling:
     offsets: tuple[tuple[float, ...], ...] = ()
     gains: tuple[tuple[float, ...], ...] = ()
     speck: tuple[float, ...] = ()
+    padding: tuple[tuple[float, ...], ...] = ()
+    fill: tuple[float, ...] = ()
     note: str = ""
 
     @property
     def plain(self) -> bool:
         """Whether every voxel is scaled by itself, and all in the same way."""
-        return not self.axes and not self.speck
+        return not self.axes and not self.speck and not self.fill
 
     @property
     def range(self) -> tuple[float, float]:
@@ -97,6 +102,8 @@ class Scaling:
             tuple(tuple(map(_number, row)) for row in values.get("offsets", ())),
             tuple(tuple(map(float, row)) for row in values.get("gains", ())),
             tuple(map(float, values.get("speck", ()))),
+            tuple(tuple(map(_number, row)) for row in values.get("padding", ())),
+            tuple(map(float, values.get("fill", ()))),
             str(values.get("note", "")),
         )
 

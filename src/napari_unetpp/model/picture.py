@@ -38,6 +38,7 @@ class Look:
     medians: NDArray[np.float32]
     spreads: NDArray[np.float32]
     windows: NDArray[np.float32]  # (row, column, 4): least, second least, second largest, largest voxel of each cell
+    values: tuple[float, ...]  # of its padding, beside NaN
 
     @property
     def padding(self) -> float:
@@ -67,7 +68,7 @@ class Found:
     speck: float
 
 
-def look_at(plane: NDArray[np.float32], padded: NDArray[np.bool_]) -> Look:
+def look_at(plane: NDArray[np.float32], padded: NDArray[np.bool_], values: Sequence[float] = ()) -> Look:
     """A plane of at least a cell, seen in cells and blocks; `padded` is its padding (`find_padding`)."""
     voxels = np.where(padded, np.float32(np.nan), plane)
     height, width = (n // CELL for n in voxels.shape)
@@ -81,19 +82,26 @@ def look_at(plane: NDArray[np.float32], padded: NDArray[np.bool_]) -> Look:
 
     medians = np.where(known > CELL**2 // 2, nth(last // 2), np.float32(np.nan))
     windows = np.stack([nth(0 * last), nth(0 * last + 1), nth(last - 1), nth(last)], axis=-1)
-    return Look(voxels, medians, _spreads(medians), windows)
+    return Look(voxels, medians, _spreads(medians), windows, tuple(values))
 
 
-def find_padding(plane: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Where a plane is no picture: NaN, and a constant frame, side, corner or missing tile that touches the border."""
+def find_padding(plane: NDArray[np.float32]) -> tuple[NDArray[np.bool_], list[float]]:
+    """Where a plane is no picture, and the values that stand for it.
+
+    That is NaN, a constant frame, side or corner that touches the border, and a missing tile.
+    """
     nan = np.isnan(plane)
-    padded = nan.copy()
+    padded, found = nan.copy(), []
     border = np.concatenate([plane[0], plane[-1], plane[:, 0], plane[:, -1]])
-    values, counts = np.unique(border[~np.isnan(border)], return_counts=True)
-    for value in values[np.argsort(-counts)][:2]:
-        if counts[values == value][0] >= min(_RUN, *plane.shape):
-            padded |= _padding_of(plane, value, nan)
-    return padded
+    for values in (border[~np.isnan(border)], plane[~nan]):
+        numbers, counts = np.unique(values, return_counts=True)
+        for value in numbers[np.argsort(-counts, kind="stable")][:2].tolist():
+            if value not in found and counts[numbers == value][0] >= min(_RUN, *plane.shape):
+                more = _padding_of(plane, value, nan)
+                if more.any():
+                    found.append(value)
+                    padded |= more
+    return padded, found
 
 
 def examine(looks: Sequence[Look], low: float, high: float) -> Found:
@@ -153,7 +161,7 @@ def structure(look: Look, low: float, high: float) -> tuple[float, float, float,
     )
 
 
-def _padding_of(plane: NDArray[np.float32], value: np.float32, nan: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _padding_of(plane: NDArray[np.float32], value: float, nan: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Where a plane is padded with this value, and one voxel around it, where a rotation has mixed both."""
     nothing = np.zeros(plane.shape, bool)
     flat = (plane == value) | nan
@@ -163,8 +171,12 @@ def _padding_of(plane: NDArray[np.float32], value: np.float32, nan: NDArray[np.b
         straight |= ndimage.binary_opening(flat, line)
     straight &= ~nan
     parts, _ = ndimage.label(straight)
-    touching = np.unique(np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]]))
-    padded = np.isin(parts, touching[touching > 0])
+    ours = set(np.unique(np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]])).tolist()) - {0}
+    for number, box in enumerate(ndimage.find_objects(parts), 1):
+        inside = parts[box] == number
+        if min(inside.shape) >= 2 * _RUN and inside.mean() > 0.98:  # a missing tile
+            ours.add(number)
+    padded = np.isin(parts, list(ours))
     if padded.sum() < max(_RUN, _LEAST * plane.size):
         return nothing
     if padded.all():

@@ -23,11 +23,14 @@ if TYPE_CHECKING:
     from napari_unetpp.model.intensity import Intensity
 
 Span = tuple[float, float]
+Chosen = tuple[Span, "Found", dict[str, str]]
 
 # Ordinary images of nuclei, EM and phase contrast stay within these by a margin; the bundled networks hardly feel less.
 _PADDING = 0.001  # share of voxels
+_RARE = 0.0002  # share of voxels
 _BROKEN = 0.0005  # share of voxels; textures reach a fifth of it
 _SHIFT, _STRETCH = 0.02, 1.15  # of the range; what padding must move to be left out
+_BELOW, _ABOVE = 0.1, 0.3  # of the range; padding outside of that disturbs a network far into the picture
 _SPARSE = ((0.12, 1.4), (0.25, 2.0))  # share of blocks with signal, and how much wider their range is
 _DIFFER = 1.75  # ratio of contrasts; the planes of ordinary volumes reach 1.65
 _JUMP = 1.5  # ratio of contrasts of neighbouring planes
@@ -70,7 +73,7 @@ def robust_scaling(intensity: Intensity, plain: Scaling, sample: NDArray[np.floa
     rows = sample if intensity.per_channel else sample.reshape(1, -1)
     chosen = [_chosen(intensity, row, [look[min(k, len(look) - 1)] for look in looks]) for k, row in enumerate(rows)]
     if (differ := _differ(intensity, looks, planes)) is not None:
-        return _of_planes(intensity, planes, looks, differ, [found for _, found, _ in chosen])
+        return _of_planes(intensity, planes, looks, differ, chosen)
     if not any(words for _, _, words in chosen):
         return plain
     repeat = planes.channels // len(rows)
@@ -79,7 +82,36 @@ def robust_scaling(intensity: Intensity, plain: Scaling, sample: NDArray[np.floa
     if any("broken" in words for _, _, words in chosen):
         specks = tuple(found.speck for _, found, _ in chosen) * repeat
     note = "; ".join(dict.fromkeys(word for _, _, words in chosen for word in words.values()))
-    return replace(scaling, speck=specks, note=note)
+    return replace(_padded(scaling, planes, looks, chosen), speck=specks, note=note)
+
+
+def _padded(scaling: Scaling, planes: Planes, looks: Sequence[list[Look]], chosen: Sequence[Chosen]) -> Scaling:
+    """The scaling with what stands for padding, where the picture has it nowhere, and the middle of the picture for it."""
+    if not any(found.padding for _, found, _ in chosen):
+        return scaling
+    rows = []
+    most = max(len(one.values) for look in looks for one in look)
+    for k in range(most):
+        for look in looks:
+            row = [one.values[k] for one in look if len(one.values) > k]
+            if len(row) == len(look) and not any(
+                _holds(found, value) for (_, found, _), value in zip(chosen, row, strict=False)
+            ):
+                rows.append(
+                    tuple(planes.base + (int(v) if planes.base else v) for v in row) * (planes.channels // len(row))
+                )
+    middle = tuple(
+        (float(np.median(found.values)) + planes.base - offset) * gain if found.values.size else 0.0
+        for (_, found, _), offset, gain in zip(
+            list(chosen) * (planes.channels // len(chosen)), scaling.offset, scaling.gain, strict=True
+        )
+    )
+    return replace(scaling, padding=tuple(dict.fromkeys(rows)), fill=middle)
+
+
+def _holds(found: Found, value: float) -> bool:
+    """Whether a picture holds a value more than now and then."""
+    return bool(found.values.size) and float((found.values == value).mean()) > _RARE
 
 
 def plane_scaling(intensity: Intensity, plain: Scaling, planes: Planes) -> Scaling:
@@ -115,7 +147,10 @@ def _chosen(
     moved = spread > 0 and (
         abs(least - low) > _SHIFT * spread or not spread / _STRETCH < high - low < spread * _STRETCH
     )
-    if sparse or (found.padding > _PADDING and moved):
+    strange = any(
+        not -_BELOW < (v - low) / (high - low) < 1 + _ABOVE for look in looks for v in look.values if high > low
+    )
+    if sparse or (found.padding > _PADDING and (moved or strange)):
         words["empty"] = f"{_percent(left_out)} of the image is padding or empty and was left out"
     if found.broken > _BROKEN:
         words["broken"] = (
@@ -157,7 +192,7 @@ def _of_planes(
     planes: Planes,
     looks: Sequence[list[Look]],
     real: NDArray[np.bool_],
-    found: Sequence[Found],
+    chosen: Sequence[Chosen],
 ) -> Scaling:
     """Scaling of planes that differ: a plane without a picture has the numbers of the nearest that has one."""
     count = math.prod(planes.counts)
@@ -176,13 +211,13 @@ def _of_planes(
     places = np.array(sorted(spans))
     filled = [spans[int(places[np.abs(places - plane).argmin()])] for plane in range(count)]
     widths = [row[0][1] for row in spans.values()]
-    broken = any(one.broken > _BROKEN for one in found)
+    broken = max(found.broken for _, found, _ in chosen)
     note = f"planes differ in brightness (x {min(widths) / max(widths):.2g} to 1): each has its own range"
-    scaling = _table(planes, filled, note)
-    if not broken:
+    scaling = _padded(_table(planes, filled, note), planes, looks, chosen)
+    if broken <= _BROKEN:
         return scaling
     limits = [min(spans[plane][k][1] for plane in spans) / 2 for k in range(len(filled[0]))]
-    words = f"about {_percent(max(one.broken for one in found))} of the pixels are broken and were replaced by their neighbours"
+    words = f"about {_percent(broken)} of the pixels are broken and were replaced by their neighbours"
     repeat = planes.channels // len(limits)
     return replace(scaling, speck=tuple(limits) * repeat, note=f"{note}; {words}")
 

@@ -97,10 +97,14 @@ def as_seen(stack: Stack, scaling: Scaling) -> tuple[Stack, Scaling]:
         offset, gain = (
             np.moveaxis(table[np.ix_(*spans)] if spans else table[...], -1, 0)[..., None, None] for table in tables
         )
-        inside = box.shift([-n for n in around.start]).slices
+        inside = (slice(None), *box.shift([-n for n in around.start]).slices)
+        nothing = _nothing(raw[inside], scaling.padding)
         if scaling.speck:
             raw = _without_specks(raw, scaling.speck)
-        return scaled(raw[(slice(None), *inside)], offset, gain)
+        entered = scaled(raw[inside], offset, gain)
+        if scaling.fill and nothing.any():
+            entered[:, nothing] = np.reshape(scaling.fill, (-1, 1))
+        return entered
 
     seen = Stack(
         _Seen((len(scaling.offset), *stack.shape_predicted), read),
@@ -129,6 +133,14 @@ class _Seen:
         first, *spans = (s.indices(n) for s, n in zip(key, self.shape, strict=True))
         box = Box(tuple(s[0] for s in spans), tuple(s[1] for s in spans))
         return self._read(box)[first[0] : first[1]]
+
+
+def _nothing(raw: NDArray[Any], padding: tuple[tuple[float, ...], ...]) -> NDArray[np.bool_]:
+    """Where voxels (channel, ...) are no picture: NaN, or in all channels what stands for that."""
+    nothing: NDArray[np.bool_] = np.isnan(raw).any(axis=0) if raw.dtype.kind == "f" else np.zeros(raw.shape[1:], bool)
+    for row in padding:
+        nothing |= np.logical_and.reduce([channel == value for channel, value in zip(raw, row, strict=True)])
+    return nothing
 
 
 def _without_specks(raw: NDArray[Any], speck: tuple[float, ...]) -> NDArray[Any]:
@@ -182,10 +194,9 @@ def _looks(stack: Stack, plane: int, base: int, budget: int, *, alone: bool) -> 
         part = difference(band[:, _in_cells(band.shape[1], every)][..., columns], np.array(base, object))
         bands.append((part if alone else part.mean(axis=0, keepdims=True)).astype(np.float32))
     voxels = np.concatenate(bands, axis=1)
-    padded = find_padding(voxels[0])
-    for channel in voxels[1:]:
-        padded &= find_padding(channel)
-    return [look_at(channel, padded) for channel in voxels]
+    found = [find_padding(channel) for channel in voxels]
+    padded = np.logical_and.reduce([mask for mask, _ in found])
+    return [look_at(channel, padded, values) for channel, (_, values) in zip(voxels, found, strict=True)]
 
 
 def _in_cells(extent: int, every: int) -> NDArray[np.intp]:
