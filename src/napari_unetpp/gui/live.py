@@ -143,14 +143,15 @@ def look(session: LiveSession) -> Generator[Looked | Waiting]:
     ValueError, OSError
         As `load_model`, and where the model cannot take the image; one line for the user.
     """
-    from napari_unetpp.inference.inputs import check_input, in_words, measure_stack
+    from napari_unetpp.inference.inputs import check_input, in_words, measure_stack, with_intensity
     from napari_unetpp.model.sampling import as_seen
 
     model, backend = load_ready(session.model, session.device)
+    model = with_intensity(model, session.intensity)
     check_input(session.stack, model)
     if session.scaling is None:
         yield Waiting()
-        scaling = measure_stack(session.stack, model, session.intensity)
+        scaling = measure_stack(session.stack, model)
         session.words = in_words(scaling)
         session.seen, session.scaling = as_seen(session.stack, scaling)
     while (view := session.wanted) is not None and view is not session.served:
@@ -267,7 +268,8 @@ def _plan(store: PredictionStore, model: Model) -> Tiles | None:
     from napari_unetpp.evaluation.agreement import planned_tiles
     from napari_unetpp.inference.folders import StoreError
 
-    if store.record.get("model_sha256") != model.sha256:
+    mine = (model.sha256, model.intensity.over)
+    if (store.record.get("model_sha256"), store.record.get("intensity", "stack")) != mine:
         return None
     try:
         return planned_tiles(store)

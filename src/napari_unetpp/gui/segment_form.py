@@ -24,11 +24,13 @@ from qtpy.QtWidgets import (
 
 from napari_unetpp.gui.fields import breakable, combo_box, group, note_label, offer, stacked
 from napari_unetpp.gui.image_layer import check_axes, suggest_axes
+from napari_unetpp.gui.segment_intensity import IntensityField
 from napari_unetpp.gui.segment_planes import PlanesField, planes_reason
 
 if TYPE_CHECKING:
     from napari_unetpp.gui.catalogue import Catalogue, ModelChoice
     from napari_unetpp.gui.preferences import Preferences
+    from napari_unetpp.model.intensity import Over
 
 WHOLE, SLICE, SCREEN = "stack", "slice", "screen"
 
@@ -47,6 +49,7 @@ class Choices:
     device: str
     fast: bool
     folder: Path | None
+    intensity: Over | None = None
 
 
 class SegmentForm(QWidget):
@@ -80,6 +83,7 @@ class SegmentForm(QWidget):
             "whole image, and several times faster."
         )
         self.planes = PlanesField(preferred.planes == "zyx")
+        self.intensity = IntensityField()
         self.device = combo_box("Where the network runs, out of what torch finds here.")
         self.device_note = note_label()
         self.device_note.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
@@ -122,6 +126,7 @@ class SegmentForm(QWidget):
                 ("Levels", self.level),
                 ("Tiling", self.tiling),
                 ("Planes", self.planes),
+                ("Intensity", self.intensity),
                 ("Device", stacked(self.device, self.device_note)),
                 ("Speed", self.speed),
                 ("Output", folder),
@@ -138,6 +143,7 @@ class SegmentForm(QWidget):
         self.folder.textChanged.connect(self._emit_changed)
         self.browse.clicked.connect(self._choose_folder)
         self.planes.chosen.connect(self._emit_changed)
+        self.intensity.chosen.connect(self._emit_changed)
         for combo in (self.region, self.level, self.tiling, self.device, self.speed):
             combo.currentIndexChanged.connect(self._emit_changed)
 
@@ -232,6 +238,7 @@ class SegmentForm(QWidget):
             device=self.device.currentData(),
             fast=self.speed.currentData(),
             folder=Path(folder).expanduser() if folder else None,
+            intensity=self.intensity.over,
         )
 
     def _on_image(self) -> None:
@@ -277,6 +284,7 @@ class SegmentForm(QWidget):
         self.card.setText(model.summary if model else "")
         self.card.setToolTip(model.details if model else "")
         self.card.setVisible(bool(self.card.text()))
+        self.intensity.follow(model)
         self._offer_planes()
         self.changed.emit()
 

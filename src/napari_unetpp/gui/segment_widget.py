@@ -77,6 +77,7 @@ class SegmentWidget(SegmentPanel):
         self.copy_button.clicked.connect(self.copy_command)
         self.details_button.clicked.connect(self._on_details)
         self.level_box.live_view.busy.connect(self._on_used)
+        self.level_box.live_view.ranged.connect(self.form.intensity.say)
         for used in (napari_viewer.dims.events.point, camera_of(napari_viewer).events):
             used.connect(self._on_used)
         self.reset_choices()

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from napari_unetpp.inference.tiles import Tiles
     from napari_unetpp.model.card import Card
     from napari_unetpp.model.checkpoint import Model
+    from napari_unetpp.model.intensity import Over
     from napari_unetpp.stacks import Stack
 
 # Everything that imports torch is imported inside the generators: they run in the worker.
@@ -67,6 +68,8 @@ class Request:
         Where the store goes; None is a temporary folder.
     fast : bool
         In 8-bit integers, where that gives nearly the same labels.
+    intensity : str or None
+        Of what the range of intensities is measured; None is as the model says.
     memory_mib : int or None
         Bound of the network's maps in MiB; None is what suits the device.
     pace : Pace
@@ -84,6 +87,7 @@ class Request:
     fast: bool = False
     memory_mib: int | None = None
     planes: bool = False
+    intensity: Over | None = None
     pace: Pace = field(default_factory=Pace, compare=False)
 
 
@@ -115,10 +119,12 @@ def segment(request: Request) -> Generator[Prepared | TileDone | PlaneDone | Wai
     """
     from napari_unetpp.inference.backends import prepare
     from napari_unetpp.inference.fitting import fitting_tiles
+    from napari_unetpp.inference.inputs import with_intensity
     from napari_unetpp.inference.runs import recorded_calibration
     from napari_unetpp.inference.tiles import tiling_from_card
 
     model, backend = load_ready(request.model, request.device)
+    model = with_intensity(model, request.intensity)
     if request.fast:
         backend = yield from _fast_backend(model, request)
     same_kind = model.card.tiling.get("kind") == request.tiling
@@ -174,7 +180,7 @@ def _fill(
     total = int(wanted.sum())
     safe = partial(_count_done, store, wanted)
     before = safe()
-    yield Prepared(store, model.card, before, total, safe, lambda: backend.note)
+    yield Prepared(store, model.card, before, total, safe, partial(_note, store, backend))
     if before == total:
         return
     # A continued run must group its patches as its beginning did, to end in the same bytes.
@@ -208,7 +214,7 @@ def _fill_along_all(
 
     done, total = count_parts(planes, store, request.region)
     safe = partial(_count_parts, planes, store, request.region)
-    yield Prepared(store, model.card, done, total, safe, lambda: backend.note)
+    yield Prepared(store, model.card, done, total, safe, partial(_note, store, backend))
     run = predict_planes(
         request.stack,
         model,
@@ -224,6 +230,15 @@ def _fill_along_all(
         yield from run
     finally:
         run.close()
+
+
+def _note(store: PredictionStore, backend: Backend) -> str:
+    """What a user should know about how a run is computed."""
+    from napari_unetpp.inference.inputs import in_words
+    from napari_unetpp.model.intensity import Scaling
+
+    scaling = Scaling.from_json(store.record["scaling"])
+    return "; ".join(part for part in (backend.note, scaling.note and f"intensities: {in_words(scaling)}") if part)
 
 
 def _count_parts(planes: Planes, store: PredictionStore, region: Box | None) -> int:

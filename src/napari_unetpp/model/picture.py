@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 CELL, BLOCK = 3, 8
 _RUN = 16  # voxels: padding is made of straight runs at least so long
 _STEP = 0.6  # beside padding the picture starts at once; beside a saturated nucleus it falls off slowly
+_PLANE = 400  # cells, 60 x 60 voxels: the brightest of fewer say more about content than about brightness
 _LEAST = 0.001  # of a plane; less padding than that moves no percentile
 _NOISE = 2.0  # times the typical spread of a block: noise alone seldom reaches it
 _FAINT, _SURE = 0.1, 0.25  # of the largest spread: below is empty, above never is
 _SPECK = 0.5  # of the range: what a broken pixel differs by from its neighbours
+_GLARING = 2.0  # of the range
 _ALIKE = 0.2  # of the range: what the other neighbours of a broken pixel differ by
 
 
@@ -54,8 +56,9 @@ class Found:
     ----------
     values
         Voxels of the picture, without broken pixels: of all blocks that are no padding, and of those with signal alone.
-    padding, signal, broken
-        Shares: of all voxels, of blocks that are no padding, and of voxels that are broken for sure.
+    padding, signal, broken, glaring
+        Shares: of all voxels, of blocks that are no padding, of voxels that are broken for sure, and of those that are so far
+        off that a few of them spoil a prediction.
     speck
         What a broken pixel differs by from the median of its neighbours.
     """
@@ -65,6 +68,7 @@ class Found:
     padding: float
     signal: float
     broken: float
+    glaring: float
     speck: float
 
 
@@ -111,7 +115,7 @@ def examine(looks: Sequence[Look], low: float, high: float) -> Found:
     padding = float(np.mean([look.padding for look in looks]))
     if not spreads.size:
         nothing = np.empty(0, np.float32)
-        return Found(nothing, nothing, padding, 0.0, 0.0, 0.0)
+        return Found(nothing, nothing, padding, 0.0, 0.0, 0.0, 0.0)
     largest = spreads[-min(3, len(spreads))]
     floor = max(min(_NOISE * float(np.median(spreads)), _SURE * largest), _FAINT * largest)
     values, medians, lively = [], [], []
@@ -130,11 +134,12 @@ def examine(looks: Sequence[Look], low: float, high: float) -> Found:
     sound = ~(np.abs(value - median) > _SPECK * span)  # a cell that is mostly padding has no median
     cells = np.concatenate([np.column_stack([look.windows.reshape(-1, 4), look.medians.reshape(-1)]) for look in looks])
     below, above = cells[:, 4] - cells[:, 0], cells[:, 3] - cells[:, 4]
-    single = (above > _SPECK * span) & (cells[:, 2] - cells[:, 4] < _ALIKE * span)
-    single |= (below > _SPECK * span) & (cells[:, 4] - cells[:, 1] < _ALIKE * span)
-    known_cells = max(1, int((~np.isnan(cells[:, 4])).sum()))
-    broken = float(single.sum()) / (known_cells * CELL**2) if span > 0 else 0.0
-    return Found(value[sound], value[sound & alive], padding, signal / blocks, broken, _SPECK * span)
+    # One of nine that is far from the median while the next is not.
+    single = np.where(cells[:, 2] - cells[:, 4] < _ALIKE * span, above, 0)
+    single = np.maximum(single, np.where(cells[:, 4] - cells[:, 1] < _ALIKE * span, below, 0))
+    voxels = max(1, int((~np.isnan(cells[:, 4])).sum())) * CELL**2
+    broken, glaring = (int((single > far * span).sum()) / voxels if span > 0 else 0.0 for far in (_SPECK, _GLARING))
+    return Found(value[sound], value[sound & alive], padding, signal / blocks, broken, glaring, _SPECK * span)
 
 
 def structure(look: Look, low: float, high: float) -> tuple[float, float, float, float]:
@@ -143,7 +148,7 @@ def structure(look: Look, low: float, high: float) -> tuple[float, float, float,
     Both do not depend on brightness. A plane of noise has little contrast over noise, one that is out of focus is less sharp.
     """
     medians = look.medians[~np.isnan(look.medians)]
-    if medians.size < BLOCK**2:
+    if medians.size < _PLANE:
         return 0.0, 0.0, 0.0, 0.0
     least, most = map(float, np.percentile(medians, [low, high]))
     noise = (

@@ -28,7 +28,7 @@ Chosen = tuple[Span, "Found", dict[str, str]]
 # Ordinary images of nuclei, EM and phase contrast stay within these by a margin; the bundled networks hardly feel less.
 _PADDING = 0.001  # share of voxels
 _RARE = 0.0002  # share of voxels
-_BROKEN = 0.0005  # share of voxels; textures reach a fifth of it
+_BROKEN, _GLARING = 0.001, 0.0001  # shares of voxels; textures reach half of the first
 _SHIFT, _STRETCH = 0.02, 1.15  # of the range; what padding must move to be left out
 _BELOW, _ABOVE = 0.1, 0.3  # of the range; padding outside of that disturbs a network far into the picture
 _SPARSE = ((0.12, 1.4), (0.25, 2.0))  # share of blocks with signal, and how much wider their range is
@@ -152,12 +152,16 @@ def _chosen(
     )
     if sparse or (found.padding > _PADDING and (moved or strange)):
         words["empty"] = f"{_percent(left_out)} of the image is padding or empty and was left out"
-    if found.broken > _BROKEN:
+    if _is_broken(found):
         words["broken"] = (
             f"about {_percent(found.broken)} of the pixels are broken (far from all their neighbours) and were replaced by"
             " the median of these"
         )
     return statistics(intensity, values.astype(np.float64)), found, words
+
+
+def _is_broken(found: Found) -> bool:
+    return found.broken > _BROKEN or found.glaring > _GLARING
 
 
 def _differ(intensity: Intensity, looks: Sequence[Sequence[Look]], planes: Planes) -> NDArray[np.bool_] | None:
@@ -214,7 +218,7 @@ def _of_planes(
     broken = max(found.broken for _, found, _ in chosen)
     note = f"planes differ in brightness (x {min(widths) / max(widths):.2g} to 1): each has its own range"
     scaling = _padded(_table(planes, filled, note), planes, looks, chosen)
-    if broken <= _BROKEN:
+    if not any(_is_broken(found) for _, found, _ in chosen):
         return scaling
     limits = [min(spans[plane][k][1] for plane in spans) / 2 for k in range(len(filled[0]))]
     words = f"about {_percent(broken)} of the pixels are broken and were replaced by their neighbours"
