@@ -210,6 +210,8 @@ def _other(rule: str, image: Image, intensity: Intensity, channels: int) -> Scal
         looks = [look_at(p, find_padding(p)[0]) for p in ((plane - base).astype(np.float32) for plane in gray)]
         found = examine(looks, intensity.low, intensity.high)
         values = (found.lively if found.lively.size else found.values).astype(np.float64) + base
+        if not values.size:
+            values = np.concatenate([plane.ravel() for plane in gray])
     low, high = np.percentile(values, [intensity.low, intensity.high])
     return Scaling((float(low),) * channels, (1 / max(float(high - low), 1e-6),) * channels)
 

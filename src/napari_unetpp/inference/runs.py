@@ -34,6 +34,7 @@ _WORDS = {
     "shape": "image shape",
     "planes": "choice of planes",
     "intensity": "range of intensities",
+    "resample": "resampling",
 }
 
 
@@ -162,7 +163,7 @@ def join_run(
     scaling = _stored_scaling(store) or measure_stack(stack, model)
     record = make_record(stack, model, tiles, scaling, command, precision, planes)
     if "model_sha256" in store.record:
-        _refuse_other_run(store, record)
+        refuse_other_run(store, record)
     mine = (store.shape, store.axes, store.levels, len(store.classes))
     levels = model.spec.heads_up_to(tiles.level)
     wanted = (tiles.shape, stack.axes_predicted, levels, model.spec.classes)
@@ -213,7 +214,14 @@ def recorded_calibration(store: PredictionStore) -> Calibration | None:
     return Calibration.from_json(values)
 
 
-def _refuse_other_run(store: PredictionStore, record: Mapping[str, Any]) -> None:
+def refuse_other_run(store: PredictionStore, record: Mapping[str, Any]) -> None:
+    """Refuse to go on in a store that was filled by another run than this record's.
+
+    Raises
+    ------
+    StoreError
+        Naming what is different.
+    """
     keys = store.matches(record)
     if not keys:
         return

@@ -58,7 +58,7 @@ __all__ = ["DECIDING", "PredictionStore", "StoreError", "create_store", "open_st
 
 FORMAT = 1
 # What decides the voxels of a run: a run may continue one in which all of these are the same.
-DECIDING = ("model_sha256", "tiling", "levels", "shape", "precision", "stack_sample", "planes", "intensity")
+DECIDING = ("model_sha256", "tiling", "levels", "shape", "precision", "stack_sample", "planes", "intensity", "resample")
 _BEFORE = {"precision": "fp32", "intensity": "stack"}  # of records that were written before there was a choice
 _CHUNK = 512  # chunk edge in the plane where no plan of tiles says better
 
