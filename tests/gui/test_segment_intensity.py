@@ -74,3 +74,20 @@ def test_a_model_of_fixed_numbers_leaves_no_choice(viewer, open_dock, qtbot, une
     assert dock.form.intensity.combo.currentText() == "As the model says: fixed numbers"
     dock.form.model.setCurrentText("tiny")
     assert dock.form.intensity.combo.isEnabled()
+
+
+def test_another_resolution_is_said(viewer, open_dock, qtbot, unequal, model):
+    save_model(
+        replace(model, card=replace(model.card, name="known", spacing_um=(0.5, 0.5))),
+        user_folder() / "known.safetensors",
+    )
+    layer = viewer.add_image(unequal[0], name="plane", axis_labels=("y", "x"), scale=(1, 1), units=("um", "um"))
+    dock = open_dock()
+    dock.form.model.setCurrentText("tiny")
+    assert not dock.form.resolution.text()  # this model does not say its own
+    dock.form.model.setCurrentText("known")
+    assert "y 1 um, the model 0.5 um" in dock.form.resolution.text()
+    assert "--resample model" in dock.form.resolution.text()
+    viewer.layers.remove(layer)
+    viewer.add_image(unequal[0], name="alike", axis_labels=("y", "x"), scale=(0.55, 0.55), units=("um", "um"))
+    assert not dock.form.resolution.text()

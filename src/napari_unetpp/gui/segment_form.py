@@ -26,6 +26,7 @@ from napari_unetpp.gui.fields import breakable, combo_box, group, note_label, of
 from napari_unetpp.gui.image_layer import check_axes, suggest_axes
 from napari_unetpp.gui.segment_intensity import IntensityField
 from napari_unetpp.gui.segment_planes import PlanesField, planes_reason
+from napari_unetpp.gui.segment_resolution import resolution_note
 
 if TYPE_CHECKING:
     from napari_unetpp.gui.catalogue import Catalogue, ModelChoice
@@ -74,6 +75,7 @@ class SegmentForm(QWidget):
         )
         self.model = combo_box("Models that ship with the plugin, and your own.")
         self.card = note_label()
+        self.resolution = note_label()
         self.level = combo_box(
             "The deepest level to predict. All levels up to it are kept;\na lower one takes less time."
         )
@@ -119,7 +121,7 @@ class SegmentForm(QWidget):
             "Image": [
                 ("Layer", self.image),
                 ("Axes", stacked(self.axes, self.axes_note)),
-                ("Region", self.region),
+                ("Region", stacked(self.region, self.resolution)),
             ],
             "Model": [
                 ("Name", stacked(self.model, self.card)),
@@ -289,7 +291,10 @@ class SegmentForm(QWidget):
         self.changed.emit()
 
     def _offer_planes(self) -> None:
-        self.planes.offer(planes_reason(self.chosen_image(), self.axes.text(), self.chosen_model()), self._rows)
+        chosen = self.chosen_image(), self.axes.text(), self.chosen_model()
+        self.planes.offer(planes_reason(*chosen), self._rows)
+        self.resolution.setText(resolution_note(*chosen))
+        self.resolution.setVisible(bool(self.resolution.text()))
 
     def _choose_folder(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Folder for predictions", self.folder.text())

@@ -27,6 +27,9 @@ Chosen = tuple[Span, "Found", dict[str, str]]
 
 # Ordinary images of nuclei, EM and phase contrast stay within these by a margin; the bundled networks hardly feel less.
 _PADDING = 0.001  # share of voxels
+# Percentile that padding takes: background of fluorescence, glass of H&E, and in EM neither membrane nor bright lumen. Of 3, 10,
+# 15, .. 90 the one with the least loss in a frame of 40 voxels on all three; on EM 3 costs 0.046 and 50 costs 0.020 of IoU.
+_QUIET = 20
 _RARE = 0.0002  # share of voxels
 _BROKEN, _GLARING = 0.001, 0.0001  # shares of voxels; textures reach half of the first
 _SHIFT, _STRETCH = 0.02, 1.15  # of the range; what padding must move to be left out
@@ -86,7 +89,7 @@ def robust_scaling(intensity: Intensity, plain: Scaling, sample: NDArray[np.floa
 
 
 def _padded(scaling: Scaling, planes: Planes, looks: Sequence[list[Look]], chosen: Sequence[Chosen]) -> Scaling:
-    """The scaling with what stands for padding, where the picture has it nowhere, and the middle of the picture for it."""
+    """The scaling with what stands for padding, where the picture has it nowhere, and a quiet value of the picture for it."""
     if not any(found.padding for _, found, _ in chosen):
         return scaling
     rows = []
@@ -100,13 +103,13 @@ def _padded(scaling: Scaling, planes: Planes, looks: Sequence[list[Look]], chose
                 rows.append(
                     tuple(planes.base + (int(v) if planes.base else v) for v in row) * (planes.channels // len(row))
                 )
-    middle = tuple(
-        (float(np.median(found.values)) + planes.base - offset) * gain if found.values.size else 0.0
+    quiet = tuple(
+        (float(np.percentile(found.values, _QUIET)) + planes.base - offset) * gain if found.values.size else 0.0
         for (_, found, _), offset, gain in zip(
             list(chosen) * (planes.channels // len(chosen)), scaling.offset, scaling.gain, strict=True
         )
     )
-    return replace(scaling, padding=tuple(dict.fromkeys(rows)), fill=middle)
+    return replace(scaling, padding=tuple(dict.fromkeys(rows)), fill=quiet)
 
 
 def _holds(found: Found, value: float) -> bool:
