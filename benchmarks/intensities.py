@@ -63,8 +63,16 @@ def images(data: Path) -> Iterator[tuple[str, str, Image, NDArray[np.bool_]]]:
 
 
 def _pair(image: str | Path, label: str | Path, page: int) -> tuple[Image, NDArray[np.bool_]]:
-    raw, truth = tifffile.imread(image, key=page)[:EDGE, :EDGE], tifffile.imread(label, key=page)[:EDGE, :EDGE] > 0
-    return raw.astype(np.uint16) * 16 + 200, truth
+    """The window that holds the most of what is looked for."""
+    raw, truth = tifffile.imread(image, key=page), tifffile.imread(label, key=page) > 0
+    corners = [
+        (y, x)
+        for y in range(0, max(1, len(truth) - EDGE + 1), 40)
+        for x in range(0, max(1, truth.shape[1] - EDGE + 1), 40)
+    ]
+    y, x = max(corners, key=lambda c: truth[c[0] : c[0] + EDGE, c[1] : c[1] + EDGE].sum())
+    window = np.s_[y : y + EDGE, x : x + EDGE]
+    return raw[window].astype(np.uint16) * 16 + 200, truth[window]
 
 
 def _columns(image: Image, count: int, value: int) -> Spoilt:

@@ -42,7 +42,7 @@ def test_the_choice_reaches_preview_run_and_command(viewer, open_dock, qtbot, un
     (layer,) = viewer.open(tmp_path / "planes.tif", plugin="napari-unetpp")
     dock = open_dock()
     field = dock.form.intensity
-    assert field.combo.currentText() == "As the model says: All voxels"
+    assert field.combo.currentText() == "The model's: all voxels"
     qtbot.waitUntil(lambda: field.note.text().startswith("Range "), timeout=30_000)
     assert field.note.isVisibleTo(dock)
     run(dock, qtbot)
@@ -71,7 +71,7 @@ def test_a_model_of_fixed_numbers_leaves_no_choice(viewer, open_dock, qtbot, une
     dock = open_dock()
     dock.form.model.setCurrentText("fixed")
     assert not dock.form.intensity.combo.isEnabled()
-    assert dock.form.intensity.combo.currentText() == "As the model says: fixed numbers"
+    assert dock.form.intensity.combo.currentText() == "The model's: fixed numbers"
     dock.form.model.setCurrentText("tiny")
     assert dock.form.intensity.combo.isEnabled()
 

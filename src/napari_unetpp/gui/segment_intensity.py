@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from napari_unetpp.gui.catalogue import ModelChoice
     from napari_unetpp.model.intensity import Over
 
-WORDS: dict[Over, str] = {"stack": "All voxels", "plane": "Each plane by itself", "robust": "Picture only (robust)"}
+WORDS: dict[Over, str] = {"stack": "All voxels", "plane": "Each plane", "robust": "Picture only"}
 ABOUT = (
     "Of what the range is measured that the network sees as dark to bright.\n"
     "All voxels: percentiles of the whole stack.\n"
-    "Each plane by itself: for planes or time points of different brightness.\n"
+    "Each plane: for planes or time points of different brightness.\n"
     "Picture only: without padding, empty area and broken pixels, and each plane\n"
     "by itself where planes differ in brightness; ordinary images stay as they are.\n"
     "The live preview follows the choice."
@@ -37,7 +37,7 @@ class IntensityField(QWidget):
         layout: QVBoxLayout = stacked(self.combo, self.note)
         layout.setContentsMargins(0, 0, 0, 0)
         self.setLayout(layout)
-        self.combo.addItem("As the model says", None)
+        self.combo.addItem("The model's", None)
         for over, words in WORDS.items():
             self.combo.addItem(words, over)
         self.combo.currentIndexChanged.connect(self._on_index)
@@ -52,9 +52,9 @@ class IntensityField(QWidget):
         """Say what the model says; a model of fixed numbers leaves no choice."""
         rule = None if model is None or model.header is None else model.header.intensity
         fixed = rule is not None and rule.kind == "fixed"
-        says = "" if rule is None else f": {'fixed numbers' if fixed else WORDS[rule.over]}"
+        says = "" if rule is None else f": {'fixed numbers' if fixed else WORDS[rule.over].lower()}"
         with QSignalBlocker(self.combo):
-            self.combo.setItemText(0, f"As the model says{says}")
+            self.combo.setItemText(0, f"The model's{says}")
             if fixed:
                 self.combo.setCurrentIndex(0)
         self.combo.setEnabled(not fixed)
