@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 import tifffile
@@ -60,3 +62,12 @@ def test_boundaries_are_found_as_well_as_the_card_says(shared_data):
     for level in (1, 2, 3, 4):
         ours = iou(np.stack([p[level - 1][0] for p in predicted]), truth)
         assert ours == pytest.approx(stated[f"L{level}"]["iou"], abs=0.04)
+
+
+@pytest.mark.parametrize(("name", "weights"), [("nuclei", "5d67c04b4cffba99"), ("em-boundaries", "2f28d46b78a0ef9e")])
+def test_the_range_of_intensities_is_robust_and_the_weights_are_those_of_the_card(name, weights):
+    (entry,) = [e for e in model_entries() if e.name == name and e.origin == "bundled"]
+    assert read_header(entry.path).intensity.over == "robust"
+    whole = entry.path.read_bytes()
+    begin = 8 + int.from_bytes(whole[:8], "little")
+    assert hashlib.sha256(whole[begin:]).hexdigest().startswith(weights)

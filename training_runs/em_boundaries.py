@@ -25,7 +25,7 @@ from napari_unetpp.training.options import TrainOptions
 from napari_unetpp.training.pairs import Pair
 
 SPLIT = {"training": slice(0, 136), "validation": slice(140, 150), "test": slice(154, 170)}
-INTENSITY = Intensity(kind="percentile", low=0.5, high=99.5)
+INTENSITY = Intensity(kind="percentile", low=0.5, high=99.5, over="robust")
 CARD = Card(
     name="em-boundaries",
     classes=(ClassInfo("boundary", "#56b4e9"),),

@@ -29,7 +29,7 @@ from napari_unetpp.stacks import open_stack
 from napari_unetpp.training.options import TrainOptions
 from napari_unetpp.training.pairs import Pair
 
-INTENSITY = Intensity(kind="percentile", low=1.0, high=99.8, per_channel=False, replicate_gray=True)
+INTENSITY = Intensity(kind="percentile", low=1.0, high=99.8, per_channel=False, replicate_gray=True, over="robust")
 CARD = Card(
     name="nuclei",
     classes=(ClassInfo("nucleus"),),

@@ -20,6 +20,7 @@ from napari_unetpp._arrays import read_npy, wrap_array
 from napari_unetpp._label_tiff import save_labels
 from napari_unetpp._ngff import read_zarr
 from napari_unetpp._opened import Opened, close_nothing
+from napari_unetpp._outside import nan_inside
 from napari_unetpp._tiff import SIGNATURES, read_tiff
 from napari_unetpp.box import ArrayLike, Box, chunk_extent, read_box
 
@@ -215,7 +216,8 @@ def open_stack(
 def check_finite(stack: Stack) -> None:
     """Read a floating-point stack once, and refuse it where it holds NaN, infinity or what float32 takes for it.
 
-    Integers cannot, so they return at once. Reads whole planes, a bounded number of bytes at once.
+    NaN outside the picture, as `nan_inside` knows it, is allowed: nothing is there. Integers cannot hold any, so they return
+    at once. Reads whole planes, a bounded number of bytes at once.
 
     Raises
     ------
@@ -228,10 +230,11 @@ def check_finite(stack: Stack) -> None:
     names = stack.axes_predicted[:-2]
     for box in _slabs(stack):
         voxels = stack.read(box)
-        finite = is_finite(voxels).all(axis=(0, -2, -1))
+        wrong = not_finite(voxels)
+        finite = ~wrong.any(axis=(0, -2, -1))
         if not finite.all():
             where = np.add(np.argwhere(~finite)[0], box.start[:-2]) if names else ()
-            what = "numbers beyond float32" if np.isfinite(voxels).all() else "NaN or infinity"
+            what = "numbers beyond float32" if np.isfinite(voxels[wrong]).all() else "NaN or infinity"
             plane = ", ".join(f"{n} = {i} of {e}" for n, i, e in zip(names, where, shape, strict=False))
             msg = (
                 f"{stack.name} holds {what}{plane and f', first in plane {plane}'};"
@@ -240,10 +243,14 @@ def check_finite(stack: Stack) -> None:
             raise ValueError(msg)
 
 
-def is_finite(voxels: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which floats are finite for a network: it computes in float32, where 1e39 is infinite."""
+def not_finite(voxels: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which floats (..., y, x) no network can take: NaN inside the picture, and what is infinite as float32, like 1e39."""
     with np.errstate(over="ignore"):
-        return np.isfinite(voxels.astype(np.float32, copy=False))
+        single = voxels.astype(np.float32, copy=False)
+    wrong: NDArray[np.bool_] = np.isinf(single)
+    if (nan := np.isnan(single)).any():
+        wrong |= nan_inside(nan)
+    return wrong
 
 
 def _slabs(stack: Stack) -> Iterator[Box]:

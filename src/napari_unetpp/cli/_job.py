@@ -165,6 +165,9 @@ def _tell_start(job: Job, store: PredictionStore, say: Output) -> None:
     say.say(
         f"{network.card.name} ({levels}) on {network.device} in {job.backend.precision}, {tiling}{along}{_cost(job)}"
     )
+    intensity = _intensity(store)
+    if intensity:
+        say.say(f"intensities: {intensity}")
     say.event(
         "start",
         stack=image.path or image.name,
@@ -182,7 +185,17 @@ def _tell_start(job: Job, store: PredictionStore, say: Output) -> None:
         tiles=counted(job, store)[1],
         done=counted(job, store)[0],
         output=job.output,
+        intensity={"over": network.intensity.over, "note": intensity},
     )
+
+
+def _intensity(store: PredictionStore) -> str:
+    """The range of a run, where it is not that of all voxels."""
+    from napari_unetpp.inference.inputs import in_words
+    from napari_unetpp.model.intensity import Scaling
+
+    scaling = Scaling.from_json(store.record["scaling"])
+    return in_words(scaling) if scaling.note else ""
 
 
 def _cost(job: Job) -> str:

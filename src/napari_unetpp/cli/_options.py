@@ -36,6 +36,12 @@ if TYPE_CHECKING:
 _UNITS = {"": 1, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
+class IntensityOver(StrEnum):
+    stack = "stack"
+    plane = "plane"
+    robust = "robust"
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 NameOrFile = Annotated[str, typer.Argument(help="Name of a model, or a model file.")]
 PatchOption = Annotated[
@@ -49,6 +55,15 @@ HaloOption = Annotated[
     typer.Option(
         metavar="exact|bounded|fast|N|Z,Y,X",
         help="What seamless tiles read around them; see `seams`.  [default: exact; bounded for volumes]",
+    ),
+]
+
+
+IntensityOption = Annotated[
+    IntensityOver | None,
+    typer.Option(
+        help="Of what the range of intensities is measured: stack, all voxels; plane, each plane or time point; robust, the "
+        "picture without padding, empty area and broken pixels.  [default: the model's]"
     ),
 ]
 
@@ -215,6 +230,16 @@ def parse_voxels(option: str, text: str) -> Voxels:
     if min(numbers) < 1 and option != "--halo":
         raise BadUsage(f"{option} {text} must be 1 voxel or more")
     return numbers[0] if len(numbers) == 1 else numbers
+
+
+def choose_intensity(model: Model, over: IntensityOver | None) -> Model:
+    """The model with its range of intensities measured as `--intensity` says."""
+    from napari_unetpp.inference.inputs import with_intensity
+
+    try:
+        return with_intensity(model, None if over is None else over.value)
+    except ValueError as error:
+        raise BadUsage(f"--intensity {over}: {error}") from None
 
 
 def choose_levels(spec: NetworkSpec, level: int | None) -> tuple[int, ...]:

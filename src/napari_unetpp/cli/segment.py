@@ -12,6 +12,8 @@ from napari_unetpp.cli import _options as options
 from napari_unetpp.cli._inputs import make_backend, open_stack_and_model
 from napari_unetpp.cli._job import Job, check_labels_path, run, tell_end, write_labels
 from napari_unetpp.cli._output import BadUsage, Output, reported
+from napari_unetpp.cli._recipe import parse_spacing
+from napari_unetpp.cli._resample import place_of_resampled, resampled_stack, resampling, respaced, run_resampled
 from napari_unetpp.model.zoo import DEFAULT_MODEL
 
 
@@ -35,6 +37,7 @@ def segment(
         options.PlanesAlong,
         typer.Option(help="3: a 2D model along z, y and x, the mean of three; for stacks with voxels of equal edges."),
     ] = options.PlanesAlong.one,
+    intensity: options.IntensityOption = None,
     anisotropic: Annotated[
         bool, typer.Option("--anisotropic", help="With --planes 3: also where z is spaced otherwise than y and x.")
     ] = False,
@@ -68,6 +71,18 @@ def segment(
     axes: Annotated[str | None, typer.Option(help="Axes of STACK, if its file does not name them, as tzcyx.")] = None,
     series: Annotated[int | None, typer.Option(min=0, help="Which image of the file.")] = None,
     channel: Annotated[int | None, typer.Option(min=0, help="Which channel of STACK.")] = None,
+    spacing: Annotated[
+        str | None,
+        typer.Option(metavar="Z,Y,X[um|mm|nm]", help="Spacing of the voxels of STACK, in place of what its file says."),
+    ] = None,
+    resample: Annotated[
+        str | None,
+        typer.Option(
+            metavar="model|FACTOR",
+            help="Show the model the stack at its own spacing, or with so many times as many voxels along an edge; the results "
+            "come back on the grid of STACK.",
+        ),
+    ] = None,
     cluster: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Not available yet.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another run's predictions.")] = False,
@@ -82,6 +97,8 @@ def segment(
     say = Output(as_json)
     with ExitStack() as opened:
         image, network = open_stack_and_model(opened, stack, model, device, axes=axes, series=series, channel=channel)
+        image = respaced(image, parse_spacing("--spacing", spacing))
+        network = options.choose_intensity(network, intensity)
         options.choose_levels(network.spec, level)
         box = None
         if region is not None:
@@ -89,10 +106,14 @@ def segment(
 
             box = options.parse_region(region, image.axes_predicted, image.shape_predicted)
             image = cropped(image, box)
+        source, place = image, output
+        factors = resampling(image, network, resample, say)
+        if factors is not None:
+            image, place = resampled_stack(image, factors), place_of_resampled(output)
         chosen_tiling = options.choose_tiling(network, tiling, patch, stride, aggregate, halo)
         if labels is not None:
             check_labels_path(labels, stack, output, overwrite)
-        begun = None if overwrite else output
+        begun = None if overwrite else place
         backend = make_backend(network, image, precision.value, say, output=begun, engine=engine.value)
         along = None
         if planes is options.PlanesAlong.three:
@@ -100,8 +121,8 @@ def segment(
             tiles = along.tiles
         else:
             tiles = options.plan(image.shape_predicted, backend, chosen_tiling, level, budget)
-        job = Job(image, network, tiles, output, backend, box, channel, overwrite, budget, threads, along)
-        store, summary = run(job, say)
+        job = Job(image, network, tiles, place, backend, box, channel, overwrite, budget, threads, along)
+        store, summary = run(job, say) if factors is None else run_resampled(job, source, output, factors, say)
         tell_end(summary, say)
         if labels is not None:
             shown = level or min(network.card.recommended_level, max(store.levels))

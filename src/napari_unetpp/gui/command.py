@@ -33,6 +33,7 @@ class CommandRequest:
     region: Box | None
     memory_mib: int | None
     planes: bool = False
+    intensity: str | None = None
 
 
 def describe_command(request: CommandRequest) -> Generator[str]:
@@ -77,6 +78,7 @@ def command_line(request: CommandRequest, series: int = 0) -> str:
     words = ["napari-unetpp", "segment", str(request.source), "-o", str(request.output), "--model", request.model]
     words += ["--level", str(request.level), "--tiling", request.tiling, "--axes", request.axes]
     words += ["--planes", "3"] * request.planes
+    words += ["--intensity", request.intensity] if request.intensity else []
     words += ["--series", str(series)] * (series > 0)
     words += ["--device", request.device] * (request.device != "auto")
     words += ["--precision", "int8"] * request.fast

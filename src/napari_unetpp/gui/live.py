@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from napari_unetpp.inference.store import PredictionStore
     from napari_unetpp.inference.tiles import Tiles
     from napari_unetpp.model.checkpoint import Model
-    from napari_unetpp.model.intensity import Scaling
+    from napari_unetpp.model.intensity import Over, Scaling
     from napari_unetpp.stacks import Stack
 
 ENSEMBLE_LABEL = 255  # of one class; a level's labels are its number, so that each has its colour
@@ -104,6 +104,10 @@ class LiveSession:
         What a run has predicted of the same image with the same model.
     served : View or None
         The last one that was begun.
+    intensity, words
+        Of what the range of intensities is measured (None: as the model says), and the range in words once it is known.
+    seen, scaling
+        The stack as its scaling shows it, and what of that is left to apply.
     """
 
     stack: Stack
@@ -113,6 +117,9 @@ class LiveSession:
     wanted: View | None = None
     served: View | None = None
     scaling: Scaling | None = None
+    intensity: Over | None = None
+    seen: Stack | None = None
+    words: str = ""
     answers: OrderedDict[tuple[Box, int], NDArray[np.uint8]] = field(default_factory=OrderedDict)
     blocks: tuple[Box, ...] = ()
     caches: dict[Box, RegionCache] = field(default_factory=dict)
@@ -136,13 +143,17 @@ def look(session: LiveSession) -> Generator[Looked | Waiting]:
     ValueError, OSError
         As `load_model`, and where the model cannot take the image; one line for the user.
     """
-    from napari_unetpp.inference.inputs import check_input, measure_stack
+    from napari_unetpp.inference.inputs import check_input, in_words, measure_stack, with_intensity
+    from napari_unetpp.model.sampling import as_seen
 
     model, backend = load_ready(session.model, session.device)
+    model = with_intensity(model, session.intensity)
     check_input(session.stack, model)
     if session.scaling is None:
         yield Waiting()
-        session.scaling = measure_stack(session.stack, model)
+        scaling = measure_stack(session.stack, model)
+        session.words = in_words(scaling)
+        session.seen, session.scaling = as_seen(session.stack, scaling)
     while (view := session.wanted) is not None and view is not session.served:
         session.served = view
         yield from _serve(session, view, model, backend)
@@ -207,7 +218,7 @@ def _answer(session: LiveSession, block: Box, level: int, model: Model, backend:
     outer = outer_of(block, session.stack.shape_predicted, model.spec.ndim, model.spec.grid)
     cache = session.caches.get(block)
     if cache is None:
-        raw = read_raw(session.stack, outer)
+        raw = read_raw(session.seen or session.stack, outer)
         cache = RegionCache()
         cache.begin(
             raw.reshape(raw.shape[0], *outer.shape[outer.ndim - model.spec.ndim :]), model, backend, session.scaling
@@ -257,7 +268,8 @@ def _plan(store: PredictionStore, model: Model) -> Tiles | None:
     from napari_unetpp.evaluation.agreement import planned_tiles
     from napari_unetpp.inference.folders import StoreError
 
-    if store.record.get("model_sha256") != model.sha256:
+    mine = (model.sha256, model.intensity.over)
+    if (store.record.get("model_sha256"), store.record.get("intensity", "stack")) != mine:
         return None
     try:
         return planned_tiles(store)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from napari_unetpp.gui.catalogue import ModelChoice
     from napari_unetpp.gui.comparison import HeadComparison
+    from napari_unetpp.model.intensity import Over
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,8 @@ class Subject:
         Of the image's data, checked.
     level : int
         The deepest to choose from.
+    intensity : str or None
+        Of what the range of intensities is measured; None is as the model says.
     """
 
     image: Image | None = None
@@ -34,6 +37,7 @@ class Subject:
     model: ModelChoice | None = None
     device: str = "auto"
     level: int = 0
+    intensity: Over | None = None
 
     @property
     def complete(self) -> bool:

@@ -45,6 +45,7 @@ class LiveView(QObject):
     busy = Signal()  # again and again while it computes: others should leave it a core
     progressed = Signal(object)  # the level that all of the preview shows by now, or None where there is none
     told = Signal(str)  # why there is no preview, in a line; empty where nothing is wrong
+    ranged = Signal(str)  # the range of intensities that is used, in words
     removed = Signal()  # the user has removed the preview
 
     def __init__(self, viewer: Viewer, parent: QObject) -> None:
@@ -105,7 +106,12 @@ class LiveView(QObject):
         assert model is not None
         assert model.header is not None
         self._stop()
-        self._session = LiveSession(stack_from_layer(image, self._subject.axes), model.path, self._subject.device)
+        self._session = LiveSession(
+            stack_from_layer(image, self._subject.axes),
+            model.path,
+            self._subject.device,
+            intensity=self._subject.intensity,
+        )
         self.layer.begin(model.header.card.classes[: model.header.spec.classes], stay=stay)
         self.told.emit("")
 
@@ -210,6 +216,8 @@ class LiveView(QObject):
 
     def _on_event(self, event: object) -> None:
         self.busy.emit()
+        if self._session is not None and self._session.words:
+            self.ranged.emit(self._session.words)
         if isinstance(event, Looked) and self._session is not None and event.view is self._session.wanted:
             self._show(event)
 

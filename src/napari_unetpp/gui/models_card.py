@@ -149,7 +149,8 @@ def _assumed(record: Mapping[str, Any]) -> list[str]:
 def _intensity(header: Header) -> str:
     rule = header.intensity
     if rule.kind == "percentile":
-        return f"percentiles {rule.low:g} and {rule.high:g} become 0 and 1"
+        of = {"stack": "", "plane": " of each plane", "robust": " of the picture, without padding and empty area,"}
+        return f"percentiles {rule.low:g} and {rule.high:g}{of[rule.over]} become 0 and 1"
     return {"zscore": "mean 0, deviation 1", "fixed": "fixed offset and gain"}[rule.kind]
 
 

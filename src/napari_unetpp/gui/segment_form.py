@@ -26,11 +26,14 @@ from napari_unetpp.gui.axis_names import AxisNames
 from napari_unetpp.gui.elided import ElidedLineEdit
 from napari_unetpp.gui.fields import breakable, combo_box, group, note_label, offer, stacked
 from napari_unetpp.gui.image_layer import check_axes, suggest_axes
+from napari_unetpp.gui.segment_intensity import IntensityField
 from napari_unetpp.gui.segment_planes import PlanesField, planes_reason
+from napari_unetpp.gui.segment_resolution import resolution_note
 
 if TYPE_CHECKING:
     from napari_unetpp.gui.catalogue import Catalogue, ModelChoice
     from napari_unetpp.gui.preferences import Preferences
+    from napari_unetpp.model.intensity import Over
 
 WHOLE, SLICE, SCREEN = "stack", "slice", "screen"
 
@@ -49,6 +52,7 @@ class Choices:
     device: str
     fast: bool
     folder: Path | None
+    intensity: Over | None = None
 
 
 class SegmentForm(QWidget):
@@ -74,6 +78,7 @@ class SegmentForm(QWidget):
         )
         self.model = combo_box("Models that ship with the plugin, and your own.")
         self.card = note_label()
+        self.resolution = note_label()
         self.level = combo_box(
             "The deepest level to predict. All levels up to it are kept;\na lower one takes less time."
         )
@@ -83,6 +88,7 @@ class SegmentForm(QWidget):
             "whole image, and several times faster."
         )
         self.planes = PlanesField(preferred.planes == "zyx")
+        self.intensity = IntensityField()
         self.device = combo_box("Where the network runs, out of what torch finds here.")
         self.device_note = note_label()
         self.device_note.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
@@ -120,13 +126,14 @@ class SegmentForm(QWidget):
             "Image": [
                 ("Layer", self.image),
                 ("Axes", axes),
-                ("Region", self.region),
+                ("Region", stacked(self.region, self.resolution)),
             ],
             "Model": [
                 ("Name", stacked(self.model, self.card)),
                 ("Levels", self.level),
                 ("Tiling", self.tiling),
                 ("Planes", self.planes),
+                ("Intensity", self.intensity),
                 ("Device", stacked(self.device, self.device_note)),
                 ("Speed", self.speed),
                 ("Output", folder),
@@ -143,6 +150,7 @@ class SegmentForm(QWidget):
         self.folder.textChanged.connect(self._emit_changed)
         self.browse.clicked.connect(self.choose_folder)
         self.planes.chosen.connect(self._emit_changed)
+        self.intensity.chosen.connect(self._emit_changed)
         for combo in (self.region, self.level, self.tiling, self.device, self.speed):
             combo.currentIndexChanged.connect(self._emit_changed)
 
@@ -237,6 +245,7 @@ class SegmentForm(QWidget):
             device=self.device.currentData(),
             fast=self.speed.currentData(),
             folder=Path(folder).expanduser() if folder else None,
+            intensity=self.intensity.over,
         )
 
     def _on_image(self) -> None:
@@ -282,11 +291,15 @@ class SegmentForm(QWidget):
         self.card.setText(model.summary if model else "")
         self.card.setToolTip(model.details if model else "")
         self.card.setVisible(bool(self.card.text()))
+        self.intensity.follow(model)
         self._offer_planes()
         self.changed.emit()
 
     def _offer_planes(self) -> None:
-        self.planes.offer(planes_reason(self.chosen_image(), self.axes.text(), self.chosen_model()), self._rows)
+        chosen = self.chosen_image(), self.axes.text(), self.chosen_model()
+        self.planes.offer(planes_reason(*chosen), self._rows)
+        self.resolution.setText(resolution_note(*chosen))
+        self.resolution.setVisible(bool(self.resolution.text()))
 
     def choose_folder(self) -> bool:
         """Ask for the folder of the predictions; whether one was chosen."""

@@ -53,6 +53,7 @@ def run_request(viewer: Viewer, chosen: Choices, memory_mib: int | None) -> Requ
         region=region_box(viewer, chosen),
         folder=chosen.folder,
         memory_mib=memory_mib,
+        intensity=chosen.intensity,
     )
 
 
@@ -73,6 +74,7 @@ def command_request(viewer: Viewer, chosen: Choices, memory_mib: int | None) -> 
         fast=chosen.fast,
         region=region_box(viewer, chosen),
         memory_mib=memory_mib,
+        intensity=chosen.intensity,
     )
 
 
@@ -83,4 +85,5 @@ def subject_of(form: SegmentForm) -> Subject:
         with suppress(ValueError):  # the form says it
             axes = check_axes(image, form.axes.text())
     usable = model if model is not None and model.header is not None else None
-    return Subject(image, axes, usable, form.device.currentData() or "auto", form.level.currentData() or 0)
+    device, level = form.device.currentData() or "auto", form.level.currentData() or 0
+    return Subject(image, axes, usable, device, level, form.intensity.over)

@@ -79,6 +79,7 @@ class SegmentWidget(SegmentPanel):
         self.details_button.clicked.connect(self._on_details)
         self.elsewhere_button.clicked.connect(self._run_elsewhere)
         self.level_box.live_view.busy.connect(self._on_used)
+        self.level_box.live_view.ranged.connect(self.form.intensity.say)
         for used in (napari_viewer.dims.events.point, camera_of(napari_viewer).events):
             used.connect(self._on_used)
         self.reset_choices()

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from napari_unetpp.inference.tiles import Tiles
     from napari_unetpp.model.card import Card
     from napari_unetpp.model.checkpoint import Model
+    from napari_unetpp.model.intensity import Over
     from napari_unetpp.stacks import Stack
 
 # Everything that imports torch is imported inside the generators: they run in the worker.
@@ -69,6 +70,8 @@ class Request:
         Where the store goes; None is a temporary folder.
     fast : bool
         In 8-bit integers, where that gives nearly the same labels.
+    intensity : str or None
+        Of what the range of intensities is measured; None is as the model says.
     memory_mib : int or None
         Bound of the network's maps in MiB; None is what suits the device.
     pace : Pace
@@ -86,6 +89,7 @@ class Request:
     fast: bool = False
     memory_mib: int | None = None
     planes: bool = False
+    intensity: Over | None = None
     pace: Pace = field(default_factory=Pace, compare=False)
 
 
@@ -117,10 +121,12 @@ def segment(request: Request) -> Generator[Prepared | TileDone | PlaneDone | Wai
     """
     from napari_unetpp.inference.backends import prepare
     from napari_unetpp.inference.fitting import fitting_tiles
+    from napari_unetpp.inference.inputs import with_intensity
     from napari_unetpp.inference.runs import recorded_calibration
     from napari_unetpp.inference.tiles import tiling_from_card
 
     model, backend = load_ready(request.model, request.device)
+    model = with_intensity(model, request.intensity)
     if request.fast:
         backend = yield from _fast_backend(model, request)
     same_kind = model.card.tiling.get("kind") == request.tiling
@@ -232,6 +238,16 @@ def _fill_along_all(
         run.close()
 
 
+def _notes(opened: _Opened, backend: Backend) -> str:
+    """What a user should know about how a run is computed."""
+    from napari_unetpp.inference.inputs import in_words
+    from napari_unetpp.model.intensity import Scaling
+
+    scaling = Scaling.from_json(opened.store.record["scaling"])
+    intensities = scaling.note and f"intensities: {in_words(scaling)}"
+    return "; ".join(part for part in (opened.note, backend.note, intensities) if part)
+
+
 def _count_parts(planes: Planes, store: PredictionStore, region: Box | None) -> int:
     from napari_unetpp.inference.planes_run import count_parts
 
@@ -240,10 +256,6 @@ def _count_parts(planes: Planes, store: PredictionStore, region: Box | None) -> 
 
 def _count_done(store: PredictionStore, wanted: NDArray[np.bool_]) -> int:
     return int((store.done() & wanted).sum()) if store.grid is not None else 0
-
-
-def _notes(opened: _Opened, backend: Backend) -> str:
-    return "; ".join(filter(None, (opened.note, backend.note)))
 
 
 @dataclass(frozen=True, slots=True)

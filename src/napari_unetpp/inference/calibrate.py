@@ -20,7 +20,7 @@ from napari_unetpp.inference.inputs import network_input
 from napari_unetpp.inference.kernels import TorchLayers, whole_pass
 from napari_unetpp.inference.quantise import ENTRY, Calibration, convolutions, exact_weights
 from napari_unetpp.inference.rounding import nudges, round_measured, round_smooth
-from napari_unetpp.model.sampling import read_raw
+from napari_unetpp.model.sampling import as_seen, read_raw
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,6 +53,7 @@ def calibration_patches(
     """
     *leading, height, width = stack.shape_predicted
     edge = math.ceil(edge / model.spec.grid) * model.spec.grid
+    stack, scaling = as_seen(stack, scaling)
     patches = []
     for plane, y, x in _places(math.prod(leading), height, width, count, edge):
         start = tuple(map(int, np.unravel_index(plane, leading))) if leading else ()

@@ -1,11 +1,12 @@
 """From a stack's raw voxels to network input.
 
-Decides, in this order: which stacks a model takes (`check_input`), the one scaling of all tiles of
-a stack (`measure_stack`), and how voxels become input (`network_input`).
+Decides, in this order: which stacks a model takes (`check_input`), of what their range is measured (`with_intensity`), the one
+scaling of all tiles of a stack (`measure_stack`), and how voxels become input (`network_input`).
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from napari_unetpp.model.sampling import as_channels, scale_stack
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_unetpp.model.checkpoint import Model
-    from napari_unetpp.model.intensity import Scaling
+    from napari_unetpp.model.intensity import Over, Scaling
     from napari_unetpp.stacks import Stack
 
 
@@ -53,9 +54,32 @@ def check_input(stack: Stack, model: Model) -> None:
         )
 
 
-def measure_stack(stack: Stack, model: Model) -> Scaling:
-    """Scaling of a whole stack for a model, as `scale_stack` measures it."""
-    return scale_stack(stack, model.intensity, model.spec.in_channels)
+def with_intensity(model: Model, over: Over | None) -> Model:
+    """The same network, with its range of intensities measured of this; None is as the model says.
+
+    Raises
+    ------
+    ValueError
+        Where the model's intensities are fixed numbers.
+    """
+    if over is None or over == model.intensity.over:
+        return model
+    if model.intensity.kind == "fixed":
+        raise ValueError(
+            f"model {model.card.name!r} scales intensities by fixed numbers and measures no range; leave out the choice {over!r}"
+        )
+    return replace(model, intensity=replace(model.intensity, over=over))
+
+
+def measure_stack(stack: Stack, model: Model, intensity: Over | None = None) -> Scaling:
+    """Scaling of a whole stack for a model, as `scale_stack` measures it; `intensity` is that of `with_intensity`."""
+    return scale_stack(stack, with_intensity(model, intensity).intensity, model.spec.in_channels)
+
+
+def in_words(scaling: Scaling) -> str:
+    """The range that is used, and how it differs from that of all voxels, in one line."""
+    low, high = scaling.range
+    return f"{scaling.note}{'; ' * bool(scaling.note)}range {low:.6g} to {high:.6g}"
 
 
 def network_input(raw: NDArray[Any], model: Model, scaling: Scaling) -> NDArray[np.float32]:

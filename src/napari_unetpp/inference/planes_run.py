@@ -30,6 +30,7 @@ from napari_unetpp.inference.planes_kept import (
 from napari_unetpp.inference.runs import join_run, keep_calibration
 from napari_unetpp.inference.seen import check_image_along_three, plane_hashes
 from napari_unetpp.inference.stages import Run, run_stages
+from napari_unetpp.model.sampling import as_seen
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -88,7 +89,8 @@ def predict_planes(
     for axis, tiles in plans.items():  # refuses what cannot work
         backend.plan(tiles.level, tiles.input_extent, batches[axis], 1, memory, threads or 1)
     stages = partial(run_stages, memory=memory, threads=threads, pace=pace, heartbeat=heartbeat)
-    work = _Work(stack, model, backend, planes, store, scaling, batches, stages)
+    seen, left = as_seen(stack, scaling)
+    work = _Work(stack, seen, model, backend, planes, store, left, batches, stages)
 
     def events() -> Generator[TileDone | PlaneDone | Waiting, None, None]:
         with mine or nullcontext():
@@ -123,8 +125,9 @@ def count_parts(planes: Planes, store: PredictionStore, region: Box | None = Non
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """What all slabs of a run have in common."""
+    """What all slabs of a run have in common; `stack` is `image` as its scaling shows it."""
 
+    image: Stack
     stack: Stack
     model: Model
     backend: Backend
@@ -148,7 +151,7 @@ def _events(work: _Work, region: Box | None, waiting: bool) -> Generator[TileDon
         if not box.size or not (open_tiles & work.planes.tiles.touching(box)).any():
             continue
         hashes = []
-        for plane in plane_hashes(work.stack, work.planes, slab):
+        for plane in plane_hashes(work.image, work.planes, slab):
             hashes.append(plane)
             if waiting:
                 yield Waiting()

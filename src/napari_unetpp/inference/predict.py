@@ -18,13 +18,14 @@ import numpy as np
 
 from napari_unetpp.inference.backends import Backend, Precision, prepare
 from napari_unetpp.inference.events import TileDone, Waiting
-from napari_unetpp.inference.inputs import check_input, measure_stack
+from napari_unetpp.inference.inputs import check_input, measure_stack, with_intensity
 from napari_unetpp.inference.outputs import to_uint8
 from napari_unetpp.inference.region import RegionCache, predict_region
 from napari_unetpp.inference.runs import join_run, keep_calibration, make_record, open_run
 from napari_unetpp.inference.seen import SeenVoxels, check_image
 from napari_unetpp.inference.stages import Run, run_stages
 from napari_unetpp.inference.tiles import Tile, Tiles, plan_tiles, tiling_from_card
+from napari_unetpp.model.sampling import as_seen
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from napari_unetpp.inference.store import PredictionStore
     from napari_unetpp.inference.tiling import Tiling
     from napari_unetpp.model.checkpoint import Model
-    from napari_unetpp.model.intensity import Scaling
+    from napari_unetpp.model.intensity import Over, Scaling
     from napari_unetpp.stacks import Stack
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "predict_stack",
     "predict_tiles",
     "to_uint8",
+    "with_intensity",
 ]
 
 
@@ -119,8 +121,9 @@ def predict_stack(
     scaling = join_run(store, stack, model, tiles, precision=backend.precision)
     keep_calibration(store, backend)
     batch = backend.best_batch(tiles.level, tiles.input_extent) if batch is None else batch
-    seen = SeenVoxels(stack, tiles)
-    run = Run(stack, model, backend, tiles, scaling, batch, counts=True, seen=seen)
+    shown, left = as_seen(stack, scaling)
+    seen = SeenVoxels(stack, tiles, plain=scaling.plain)
+    run = Run(shown, model, backend, tiles, left, batch, counts=True, seen=seen)
 
     def collect(parts: list[tuple[Tile, dict[int, NDArray[Any]]]]) -> list[Tile]:
         for tile, heads in parts:
@@ -169,6 +172,7 @@ def predict_array(
     memory: int | None = None,
     threads: int | None = None,
     batch: int | None = None,
+    intensity: Over | None = None,
 ) -> dict[int, NDArray[np.float32]]:
     """Probabilities {level: (class, *stack.shape_predicted)} of a stack that fits in memory.
 
@@ -178,6 +182,9 @@ def predict_array(
         None is what the model's card recommends.
     precision
         Of a backend that is made for this call, where none is given.
+    intensity
+        Of what the range of intensities is measured; None is as the model says. For `predict_stack`, give `open_run` and it
+        the model that `with_intensity` makes.
 
     Raises
     ------
@@ -185,6 +192,7 @@ def predict_array(
         As `plan_tiles` and `predict_stack`.
     """
     check_input(stack, model)
+    model = with_intensity(model, intensity)
     backend = backend or prepare(model, precision, stack=stack)
     tiling = tiling or tiling_from_card(model.card.tiling, model.spec.ndim)
     tiles = plan_tiles(stack.shape_predicted, model.spec, tiling, level=level)
@@ -222,6 +230,7 @@ def predict_tiles(
         wanted = np.ones(len(tiles), bool)
     backend = backend or prepare(model, stack=stack)
     batch = backend.best_batch(tiles.level, tiles.input_extent) if batch is None else batch
-    run = Run(stack, model, backend, tiles, scaling, batch, counts=False)
+    shown, left = as_seen(stack, scaling)
+    run = Run(shown, model, backend, tiles, left, batch, counts=False)
     for parts in run_stages(run, wanted.copy(), lambda parts: parts, memory=memory, threads=threads):
         yield from parts or ()

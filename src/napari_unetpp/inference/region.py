@@ -10,23 +10,26 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
+from napari_unetpp.box import Box
 from napari_unetpp.inference.backends import Backend, prepare
 from napari_unetpp.inference.inputs import network_input
 from napari_unetpp.inference.joining import Buffer
 from napari_unetpp.inference.kernels import add_node, head_logits
 from napari_unetpp.model.extents import enter, leave
-from napari_unetpp.model.intensity import Scaling, measure
+from napari_unetpp.model.sampling import as_seen, read_raw, scale_stack
 from napari_unetpp.model.unetpp import probabilities
+from napari_unetpp.stacks import open_stack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from napari_unetpp.model.checkpoint import Model
+    from napari_unetpp.model.intensity import Scaling
     from napari_unetpp.model.unetpp import Nodes
 
 
@@ -78,7 +81,8 @@ def predict_region(
     level
         Deepest level; None is all that the model has.
     scaling
-        That of the stack which the region is part of. None measures the region by itself.
+        That of the stack which the region is part of; where it is not plain, read the region from `as_seen`. None measures
+        the region by itself.
     backend
         The model made ready (`prepare`), for whoever predicts many regions; None prepares it now.
     cache
@@ -131,9 +135,11 @@ def deepen(cache: RegionCache, backend: Backend, level: int | None = None) -> It
 
 def _entered(image: NDArray[Any], model: Model, scaling: Scaling | None) -> NDArray[np.float32]:
     """Network input (1, channel, [z,] y, x) out of raw voxels."""
-    if image.shape[0] < model.spec.in_channels:
-        image = np.repeat(image, model.spec.in_channels, axis=0)
-    return network_input(image, model, scaling or measure(model.intensity, image))[None]
+    if scaling is None:
+        stack = open_stack(image, axes="c" + "zyx"[-model.spec.ndim :])
+        stack, scaling = as_seen(stack, scale_stack(stack, model.intensity, model.spec.in_channels))
+        image = read_raw(stack, Box.of(stack.shape_predicted))
+    return network_input(image, model, scaling)[None]
 
 
 def _check_region(image: NDArray[Any], model: Model) -> None:

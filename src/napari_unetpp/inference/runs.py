@@ -30,7 +30,14 @@ if TYPE_CHECKING:
     from napari_unetpp.model.checkpoint import Model
     from napari_unetpp.stacks import Stack
 
-_WORDS = {"model_sha256": "model", "stack_sample": "image", "shape": "image shape", "planes": "choice of planes"}
+_WORDS = {
+    "model_sha256": "model",
+    "stack_sample": "image",
+    "shape": "image shape",
+    "planes": "choice of planes",
+    "intensity": "range of intensities",
+    "resample": "resampling",
+}
 
 
 def make_record(
@@ -44,8 +51,8 @@ def make_record(
 ) -> dict[str, Any]:
     """JSON-able record of a run: everything that decides its voxels, and where they came from.
 
-    ``model_sha256``, ``tiling``, ``levels``, ``shape``, ``precision``, ``stack_sample`` and ``planes`` decide whether
-    another run may go on where this one stopped. ``stack_sample`` is a hash of a few voxels instead of a name, so
+    ``model_sha256``, ``tiling``, ``levels``, ``shape``, ``precision``, ``stack_sample``, ``planes`` and ``intensity`` decide
+    whether another run may go on where this one stopped. ``stack_sample`` is a hash of a few voxels instead of a name, so
     that a moved file and the layer it was opened as stay the same image, and another image is refused at once; every
     voxel is compared later (`check_image`). ``planes`` is there only where a 2D model
     went along z, y and x.
@@ -67,6 +74,7 @@ def make_record(
         },
         "stack_sample": stack_hash(stack),
         "scaling": scaling.to_json(),
+        "intensity": model.intensity.over,
         "classes": [{"name": c.name, "color": c.color} for c in model.classes],
         "recommended_level": model.card.recommended_level,
         **({} if planes is None else {"planes": planes}),
@@ -118,7 +126,7 @@ def open_run(
         store = open_store(path, "r+")
         join_run(store, stack, model, tiles, command=command, precision=precision, planes=planes)
         return store
-    return create_store(
+    store = create_store(
         path,
         tiles.shape,
         model.spec.heads_up_to(tiles.level),
@@ -129,6 +137,8 @@ def open_run(
         record=make_record(stack, model, tiles, measure_stack(stack, model), command, precision, planes),
         overwrite=overwrite,
     )
+    store.measured = stack
+    return store
 
 
 def join_run(
@@ -155,11 +165,12 @@ def join_run(
             f"tiles were planned for shape {tiles.shape}, but {stack.name!r} has "
             f"{stack.shape_predicted}; plan them with stack.shape_predicted"
         )
-    measured, stored = measure_stack(stack, model), _stored_scaling(store)
-    scaling = stored or measured
+    stored = _stored_scaling(store)
+    measured = stored if store.measured is stack and stored else measure_stack(stack, model)
+    scaling, store.measured = stored or measured, stack
     record = make_record(stack, model, tiles, scaling, command, precision, planes)
     if "model_sha256" in store.record:
-        _refuse_other_run(store, record)
+        refuse_other_run(store, record)
         if not _same_scaling(measured, scaling):
             raise ChangedImageError(
                 f"{stack.name} has changed since {store.path} was predicted from it: its intensities are others; "
@@ -215,7 +226,14 @@ def recorded_calibration(store: PredictionStore) -> Calibration | None:
     return Calibration.from_json(values)
 
 
-def _refuse_other_run(store: PredictionStore, record: Mapping[str, Any]) -> None:
+def refuse_other_run(store: PredictionStore, record: Mapping[str, Any]) -> None:
+    """Refuse to go on in a store that was filled by another run than this record's.
+
+    Raises
+    ------
+    StoreError
+        Naming what is different.
+    """
     keys = store.matches(record)
     if not keys:
         return

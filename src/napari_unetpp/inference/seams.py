@@ -24,7 +24,7 @@ from napari_unetpp.inference.inputs import measure_stack
 from napari_unetpp.inference.region import predict_region
 from napari_unetpp.inference.tiles import plan_tiles
 from napari_unetpp.inference.tiling import Seamless, per_axis
-from napari_unetpp.model.sampling import read_raw
+from napari_unetpp.model.sampling import as_seen, read_raw
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -92,7 +92,7 @@ def seam_errors(
         As `plan_tiles`; or where the network has no exact halo and `longest` is not given, or a halo is longer than it.
     """
     backend = backend or prepare(model)
-    scaling = measure_stack(stack, model)
+    stack, scaling = as_seen(stack, measure_stack(stack, model))
     right = plan_tiles(stack.shape_predicted, model.spec, Seamless(inner, longest or "exact"), level=level)
     assert isinstance(right.tiling, Seamless)
     assert right.tiling.inner is not None

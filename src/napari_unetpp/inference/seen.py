@@ -16,7 +16,7 @@ from napari_unetpp.inference.events import Checking
 from napari_unetpp.inference.folders import GoneError, StoreError
 from napari_unetpp.inference.overlap import row_box, rows_touching
 from napari_unetpp.inference.tiling import Overlap
-from napari_unetpp.model.sampling import read_raw
+from napari_unetpp.model.intensity import Scaling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,23 +37,31 @@ class SeenVoxels:
     """Hashes of the boxes of a stack that were read, until the tiles that depend on them are done.
 
     One thread may read while another asks for the hashes of tiles.
+
+    Parameters
+    ----------
+    plain
+        Whether the network sees the voxels of `stack` themselves, and nothing around a box (`Scaling.plain`).
     """
 
-    def __init__(self, stack: Stack, tiles: Tiles) -> None:
-        self._stack, self._tiles = stack, tiles
+    def __init__(self, stack: Stack, tiles: Tiles, *, plain: bool) -> None:
+        self._stack, self._tiles, self._plain = stack, tiles, plain
         self._shared = isinstance(tiles.tiling, Overlap)  # a row of patches belongs to two bands
         self._hashes: dict[Box, int] = {}
 
-    def keep(self, box: Box, raw: NDArray[Any]) -> None:
-        """Keep the hash of what was read of a box."""
-        self._hashes[box] = hash_voxels(raw)
+    def keep(self, box: Box, read: NDArray[Any] | None = None) -> None:
+        """Keep the hash of a box, of which the raw voxels may have been read already."""
+        if read is None or not self._plain:
+            # What takes broken pixels out looks at the neighbours of each pixel.
+            read = self._stack.read(box if self._plain else box.grow((0,) * (box.ndim - 2) + (1, 1)))
+        self._hashes[box] = hash_voxels(read)
 
     def of(self, tile: Tile) -> int:
         """Hash of all that a tile depends on; what was not read yet is read now."""
         boxes = self._boxes(tile)
         for box in boxes:
             if box not in self._hashes:
-                self.keep(box, read_raw(self._stack, box))
+                self.keep(box)
         if self._shared:
             return hash_together(self._hashes[box] for box in boxes)
         return hash_together(self._hashes.pop(box) for box in boxes)
@@ -74,7 +82,7 @@ def check_image(stack: Stack, tiles: Tiles, store: PredictionStore) -> Iterator[
     ChangedImageError
         At the first tile that was predicted from other voxels.
     """
-    seen = SeenVoxels(stack, tiles)
+    seen = SeenVoxels(stack, tiles, plain=_is_plain(store))
     finished = store.done()
     total = int(finished.sum())
     number = 0
@@ -116,7 +124,12 @@ def plane_hashes(stack: Stack, planes: Planes, slab: Box) -> Iterator[int]:
     last = min(stack.shape_predicted[-3], max(spans[-1][1] for spans in rows))
     for z in range(first, last):
         plane = Box((*slab.start[:-3], z, 0, 0), (*slab.stop[:-3], z + 1, *stack.shape_predicted[-2:]))
-        yield hash_voxels(read_raw(stack, plane))
+        yield hash_voxels(stack.read(plane))
+
+
+def _is_plain(store: PredictionStore) -> bool:
+    recorded = store.record.get("scaling")
+    return recorded is None or Scaling.from_json(recorded).plain
 
 
 def _is_readable(store: PredictionStore, tile: Tile) -> bool:

@@ -66,8 +66,8 @@ __all__ = ["DECIDING", "PredictionStore", "StoreError", "create_store", "open_st
 
 FORMAT = 1
 # What decides the voxels of a run: a run may continue one in which all of these are the same.
-DECIDING = ("model_sha256", "tiling", "levels", "shape", "precision", "stack_sample", "planes")
-_BEFORE = {"precision": "fp32"}  # of records that were written before there was a choice
+DECIDING = ("model_sha256", "tiling", "levels", "shape", "precision", "stack_sample", "planes", "intensity", "resample")
+_BEFORE = {"precision": "fp32", "intensity": "stack"}  # of records that were written before there was a choice
 LOCK = ".lock"  # in the store's folder
 _CHUNK = 512  # chunk edge in the plane where no plan of tiles says better
 
@@ -82,6 +82,7 @@ class PredictionStore:
         self.path = path
         self._group = group
         self._identity = identity(path)
+        self.measured: Stack | None = None  # of which the intensities were measured for this run
         try:
             about: dict[str, Any] = dict(group.attrs[KEY])  # type: ignore[arg-type]
             if about["format"] != FORMAT:

@@ -203,10 +203,13 @@ def load_blocks(data: Blocks, seed: int) -> list[Loaded]:
 
 
 def load_block(data: Blocks, block: Block) -> Loaded:
-    """One block with its image."""
+    """One block with its image; where that is padded with NaN, nothing is annotated."""
     pair = data.pairs[block.pair]
     image = as_channels(read_raw(pair.image, block.box), data.channels)
-    return Loaded(image, block.target, data.scalings[block.pair], pair.image.spacing_predicted_um)
+    target = block.target
+    if image.dtype.kind == "f" and (nothing := np.isnan(image).any(axis=0)).any():
+        target = np.where(nothing, np.uint8(IGNORE), target)
+    return Loaded(image, target, data.scalings[block.pair], pair.image.spacing_predicted_um)
 
 
 def _grid(pair: Pair, ndim: int, rule: Rule) -> Iterator[Box]:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from napari_unetpp.model.card import CLASS_COLORS, Card, ClassInfo
 from napari_unetpp.model.checkpoint import Model
 from napari_unetpp.model.foreign_card import tiling_of
-from napari_unetpp.model.intensity import Intensity
-from napari_unetpp.model.sampling import scale_stack
+from napari_unetpp.model.intensity import NEW, Intensity
+from napari_unetpp.model.sampling import as_seen, scale_stack
 from napari_unetpp.model.spec import NetworkSpec
 from napari_unetpp.training.blocks import Annotated, Blocks, blocks_in, load_blocks, scan, thinned
 from napari_unetpp.training.held_out import ChosenBy, chosen_by, held_out_lines, same_images
@@ -75,7 +75,7 @@ def make_plan(
     spec = parent.spec if parent is not None else model_or_spec
     assert isinstance(spec, NetworkSpec)
     everything = [*pairs, *validation, *replay]
-    intensity = parent.intensity if parent is not None else intensity or Intensity()
+    intensity = parent.intensity if parent is not None else intensity or NEW
     _check_network(spec, options, everything, intensity, parent)
     rule = Rule(spec.classes, options.unpainted, options.foreground)
     found = [scan(pair, spec.ndim, rule) for pair in [*pairs, *validation]]
@@ -90,11 +90,14 @@ def make_plan(
     else:
         split = split_pairs(pairs, found, spec.ndim, options.validation_fraction, options.seed, same)
     card = _card(card, parent, spec, options, pairs, name)
-    scalings = tuple(scale_stack(pair.image, intensity, spec.in_channels) for pair in everything)
+    measured = [scale_stack(pair.image, intensity, spec.in_channels) for pair in everything]
     both = tuple(everything[: len(found)])
+    shown = [as_seen(pair.image, scaling) for pair, scaling in zip(everything, measured, strict=True)]
+    scalings = tuple(scaling for _, scaling in shown)
+    seen = tuple(replace(pair, image=image) for pair, (image, _) in zip(everything, shown, strict=True))
     training, held = (
         Blocks(
-            both,
+            seen[: len(found)],
             scalings[: len(found)],
             spec.in_channels,
             tuple(block for r in regions for block in blocks_in(found[r.pair], r.pair, r.box)),
@@ -109,7 +112,7 @@ def make_plan(
     by = chosen_by(training.counts, held_counts)
     own = replace(rule, unpainted="background", foreground=0)  # whose labels mean what its classes say
     repeated = [scan(pair, spec.ndim, own) for pair in replay]
-    old = _replayed(replay, repeated, spec, options, scalings[len(found) :])
+    old = _replayed(seen[len(found) :], repeated, spec, options, scalings[len(found) :])
     annotated = {
         part: dict(zip(_names(card), map(int, counts), strict=True))
         for part, counts in (("training", training.counts), ("validation", held_counts))
