@@ -144,12 +144,17 @@ def cut(stack: Stack, spacing_um: Sequence[float], start: Sequence[int], rule: C
     box = Box(tuple(math.floor(f) for f in first), tuple(math.ceil(f) + 1 for f in last))
     raw = stack.read(box)
     offset = [f - a for f, a in zip(first, box.start, strict=True)]
-    return np.stack(
+    numbers = None
+    if order == LABEL_ORDER and raw.dtype.itemsize == 8:  # scipy computes in double, which merges ids beyond 2**53
+        numbers, places = np.unique(raw, return_inverse=True)
+        raw = places.reshape(raw.shape)
+    found = np.stack(
         [
             ndimage.affine_transform(channel, ratio, offset, output_shape=rule.extent, order=order, mode="nearest")
             for channel in raw
         ]
     )
+    return found if numbers is None else numbers[found]
 
 
 def write_crops(pairs: Sequence[Pair], rule: CropRule, folder: str | Path) -> Iterator[CropDone]:

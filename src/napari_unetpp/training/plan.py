@@ -16,7 +16,7 @@ from napari_unetpp.model.intensity import Intensity
 from napari_unetpp.model.sampling import scale_stack, stack_hash
 from napari_unetpp.model.spec import NetworkSpec
 from napari_unetpp.training.blocks import Annotated, Blocks, blocks_in, load_blocks, scan, thinned
-from napari_unetpp.training.pairs import Pair, Rule
+from napari_unetpp.training.pairs import Pair, Rule, negative_line
 from napari_unetpp.training.spacing import spacing_lines
 from napari_unetpp.training.speed import check_fits, choose_batch
 from napari_unetpp.training.split import Region, Split, split_pairs
@@ -135,7 +135,11 @@ def make_plan(
         options.batch or choose_batch(spec, options),
         annotated,
         places,
-        (*_warnings(annotated, parent), *(spacing_lines(spec, pairs) if parent is None else ())),
+        (
+            *_warnings(annotated, parent),
+            *_negative_lines(both, found, rule),
+            *(spacing_lines(spec, pairs) if parent is None else ()),
+        ),
         record,
     )
 
@@ -223,6 +227,11 @@ def _warnings(annotated: dict[str, dict[str, int]], parent: Model | None) -> tup
     if absent := [name for name, n in held.items() if not n and trained[name]]:
         lines.append(f"not annotated in the held-out part, so not scored: {', '.join(absent)}")
     return tuple(lines)
+
+
+def _negative_lines(pairs: Sequence[Pair], found: Sequence[Annotated], rule: Rule) -> list[str]:
+    lines = (negative_line(pair, int(of.counts.sum()), rule) for pair, of in zip(pairs, found, strict=True))
+    return [line for line in lines if line]
 
 
 def _names(card: Card) -> list[str]:
