@@ -23,6 +23,10 @@ def open_again(viewer: Viewer, memo: Mapping[str, Any]) -> PairRequest:
     ValueError
         If it is gone, in one line that says what to open.
     """
+    return _open(viewer, memo).with_values(memo.get("values", ()))
+
+
+def _open(viewer: Viewer, memo: Mapping[str, Any]) -> PairRequest:
     image, label = memo["image"], memo["label"]
     layer = _layer(viewer, image, Image)
     if layer is None:
