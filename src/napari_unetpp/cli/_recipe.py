@@ -14,6 +14,7 @@ from napari_unetpp.cli._output import BadUsage, Failure
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from napari_unetpp.cli._output import Output
     from napari_unetpp.model.card import Card
     from napari_unetpp.model.checkpoint import Model
     from napari_unetpp.model.spec import NetworkSpec
@@ -91,12 +92,13 @@ def open_pairs(
     axes: str | None,
     label_axes: str | None,
     opened: ExitStack,
+    say: Output,
     *,
     spacing_um: tuple[float, ...] | None = None,
 ) -> list[Pair]:
     """Images with their labels, closed with `opened`; `spacing_um` per axis (z,) y, x is in place of what the images say."""
     return [
-        _open_pair(image, label, axes, label_axes, opened, spacing_um)
+        _open_pair(image, label, axes, label_axes, opened, say, spacing_um)
         for image, label in zip(images, labels, strict=True)
     ]
 
@@ -107,13 +109,14 @@ def _open_pair(
     axes: str | None,
     label_axes: str | None,
     opened: ExitStack,
+    say: Output,
     spacing_um: tuple[float, ...] | None = None,
 ) -> Pair:
     """An image with its label file, or with the folder of its corrections."""
     from napari_unetpp.training.corrections import is_corrections, open_corrections
     from napari_unetpp.training.pairs import Pair, corrections_pair
 
-    stack = opened.enter_context(open_image(image, axes, None))
+    stack = opened.enter_context(open_image(image, axes, None, say))
     if spacing_um is not None:
         spatial = [axis for axis in "zyx" if axis in stack.axes]
         if len(spatial) != len(spacing_um):
@@ -124,10 +127,10 @@ def _open_pair(
         stack = replace(stack, spacing_um=tuple(named.get(axis) for axis in stack.axes))
     if is_corrections(label):
         return corrections_pair(stack, open_corrections(label))
-    return Pair(stack, opened.enter_context(open_image(label, label_axes, None)))
+    return Pair(stack, opened.enter_context(open_image(label, label_axes, None, say, labels=True)))
 
 
-def known_pairs(base: Model, opened: ExitStack) -> list[Pair]:
+def known_pairs(base: Model, opened: ExitStack, say: Output) -> list[Pair]:
     """What the base was trained on, as far as it is still where it was."""
     from napari_unetpp.training.at_hand import known_data
 
@@ -137,7 +140,7 @@ def known_pairs(base: Model, opened: ExitStack) -> list[Pair]:
             f"where the training data of {base.card.name!r} are is not known here; name them with --replay-image and "
             "--replay-label, or leave out --replay-known"
         )
-    return [_open_pair(source.image, source.label, None, None, opened) for source in sources]
+    return [_open_pair(source.image, source.label, None, None, opened, say) for source in sources]
 
 
 def class_names(labels: Sequence[Path]) -> list[str]:

@@ -15,6 +15,7 @@ from napari_unetpp.cli import _options as options
 from napari_unetpp.cli._inputs import make_backend, open_image, open_stack_and_model
 from napari_unetpp.cli._job import Job, run
 from napari_unetpp.cli._output import BadUsage, Bar, Output, reported
+from napari_unetpp.stacks import aligned
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,6 +67,7 @@ def score(
     label_axes: Annotated[str | None, typer.Option(help="Axes of LABELS, as zyx.")] = None,
     series: Annotated[int | None, typer.Option(min=0, help="Which image of STACK.")] = None,
     channel: Annotated[int | None, typer.Option(min=0, help="Which channel of STACK.")] = None,
+    rgb: options.RgbOption = False,
     tiling: Annotated[options.TilingKind | None, typer.Option(help="With MODEL: by default its own.")] = None,
     patch: options.PatchOption = None,
     stride: options.StrideOption = None,
@@ -80,22 +82,23 @@ def score(
     options.check_device(device)
     say = Output(as_json)
     with ExitStack() as opened:
-        labels = opened.enter_context(_open_labels(Path(files[-1]), label_axes))
+        labels = opened.enter_context(_open_labels(Path(files[-1]), label_axes, say))
         if len(files) == 3:
             image, model = open_stack_and_model(
-                opened, Path(files[1]), files[0], device, axes=axes, series=series, channel=channel
+                opened, Path(files[1]), files[0], device, axes=axes, series=series, channel=channel, say=say, rgb=rgb
             )
             chosen = options.choose_tiling(model, tiling, patch, stride, aggregate, halo)
             deepest = max(options.parse_levels(level, model.spec.heads))
             backend = make_backend(model, image, "auto", say)
             tiles = options.plan(image.shape_predicted, backend, chosen, deepest)
+            labels = aligned(labels, image.axes_predicted, image.shape_predicted)
             _same_extent(image.shape_predicted, labels, files[1])  # before the work, not after it
             folder = opened.enter_context(TemporaryDirectory(prefix="napari-unetpp-"))
             output = Path(folder) / "score.ome.zarr"
             store, _ = run(Job(image, model, tiles, output, backend), say)
             source = of_store(store, level, labels)
         else:
-            source = _open_prediction(Path(files[0]), level, labels, opened)
+            source = _open_prediction(Path(files[0]), level, labels, opened, say)
         rows = score_source(source, foreground, unpainted.value, threshold, tolerance, say)
         say.event("result", scores=report(rows, tolerance, say), tolerance=tolerance)
 
@@ -111,15 +114,15 @@ class Source:
     is_labels: bool = False  # a label image instead of probabilities
 
 
-def _open_labels(path: Path, axes: str | None) -> Stack:
+def _open_labels(path: Path, axes: str | None, say: Output) -> Stack:
     from napari_unetpp.inference.folders import is_store
 
     if is_store(path) or is_store(path.parent):
         raise BadUsage(f"{path} holds predictions where labels are wanted; name the labels last")
-    return open_image(path, axes, None)
+    return open_image(path, axes, None, say, labels=True)
 
 
-def _open_prediction(path: Path, level: str, labels: Stack, opened: ExitStack) -> Source:
+def _open_prediction(path: Path, level: str, labels: Stack, opened: ExitStack, say: Output) -> Source:
     from napari_unetpp.inference.folders import is_store
     from napari_unetpp.inference.store import open_store
 
@@ -129,8 +132,9 @@ def _open_prediction(path: Path, level: str, labels: Stack, opened: ExitStack) -
 
     if is_store(path.parent):
         raise BadUsage(f"{path} is a part of the predictions {path.parent}; name those, and the level with --level")
-    given = opened.enter_context(open_image(path, None, None))
+    given = opened.enter_context(open_image(path, None, None, say, labels=True))
     shape = given.shape_predicted
+    labels = aligned(labels, given.axes_predicted, shape)
     _same_extent(shape, labels, str(path))
     origin = (0,) * len(shape)
     return Source(
@@ -146,6 +150,7 @@ def of_store(store: PredictionStore, level: str, labels: Stack) -> Source:
     from napari_unetpp.evaluation import label_planes, stored_levels
 
     chosen = options.parse_levels(level, store.levels)
+    labels = aligned(labels, store.axes, store.shape)
     origin = [0] * len(store.shape)
     region = store.record.get("region")
     if region is not None and labels.shape_predicted != store.shape:

@@ -202,15 +202,15 @@ def train(
         encoder_weights=encoder_weights,
     )
     with ExitStack() as opened:
-        pairs = open_pairs(image, label, axes, label_axes, opened, spacing_um=spacing_um)
-        held = open_pairs(held_images, held_labels, axes, label_axes, opened, spacing_um=spacing_um)
-        old = open_pairs(old_images, old_labels, axes, label_axes, opened, spacing_um=spacing_um)
+        pairs = open_pairs(image, label, axes, label_axes, opened, say, spacing_um=spacing_um)
+        held = open_pairs(held_images, held_labels, axes, label_axes, opened, say, spacing_um=spacing_um)
+        old = open_pairs(old_images, old_labels, axes, label_axes, opened, say, spacing_um=spacing_um)
         start: Model | NetworkSpec
         card = None
         if base is not None:
             start = open_model(base, device)
             if replay_known:
-                old += known_pairs(start, opened)
+                old += known_pairs(start, opened, say)
         else:
             classes = classes or class_names(label)
             channels = {pair.image.channels for pair in pairs}
