@@ -107,14 +107,16 @@ def read_tiff_layers(path: str | Path) -> list[LayerData]:
 
 
 def _layer(opened: Opened, path: Path) -> LayerData:
+    from napari_unetpp._settled import simplified
     from napari_unetpp._unread import Unread
 
+    opened = simplified(opened)
     dtype, shape = opened.data.dtype, opened.data.shape
     if dtype.kind not in "buif":
         raise ValueError(f"{path} holds {dtype}; wanted are integers, floating-point numbers or bool")
     if 0 in shape:
         raise ValueError(f"{path} of shape {tuple(shape)} is empty; every axis needs at least one voxel")
-    rgb = opened.colours and dtype == "uint8" and (opened.axes or "").endswith("c") and shape[-1] in (3, 4)
+    rgb = opened.colours is True and dtype == "uint8" and (opened.axes or "").endswith("c") and shape[-1] in (3, 4)
     about: dict[str, Any] = {"name": opened.name, "metadata": {"axes": opened.axes or "", "path": str(path)}}
     if opened.axes is not None:
         about |= placed(opened.axes[:-1] if rgb else opened.axes, opened.spacing_um)

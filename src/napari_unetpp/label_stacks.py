@@ -55,7 +55,7 @@ def open_labels(
                 raise ValueError(
                     f"labels {path} are a JPEG, whose compression changes label numbers; save them as PNG or TIFF"
                 )
-    stack = open_stack(path, axes=axes)
+    stack = open_stack(path, axes=axes, labels=True)
     try:
         if image is not None:
             check_sides(image, stack)
@@ -97,16 +97,12 @@ def as_labels(stack: Stack, values: LabelMap | None = None) -> Stack:
         return stack
     view = _LabelView(stack, values)
     if values is not None:
-        notes.append(f"labels {stack.name}: {values} are labels 0 to {len(values.values) - 1}")
+        notes.append(f"the values {values} are labels 0 to {len(values.values) - 1}")
     elif channels is not None and stack.channels > 1:
-        notes.append(
-            f"labels {stack.name} have {stack.channels} channels; red, green and blue are checked to be equal and read as one"
-            + ("; alpha is left out" if stack.channels == 4 else "")
-        )
+        alpha = "; alpha is left out" if stack.channels == 4 else ""
+        notes.append(f"{stack.channels} channels are read as one; red, green and blue must be equal{alpha}")
     if kind == "f":
-        notes.append(
-            f"labels {stack.name} are {stack.dtype}; they are checked to be whole numbers and read as integers"
-        )
+        notes.append(f"{stack.dtype} is read as integers; all numbers must be whole")
     kept = [k for k, axis in enumerate(stack.axes) if axis != "c"]
     return replace(
         stack,
@@ -114,6 +110,7 @@ def as_labels(stack: Stack, values: LabelMap | None = None) -> Stack:
         axes=stack.axes.replace("c", ""),
         spacing_um=tuple(stack.spacing_um[k] for k in kept),
         notes=tuple(notes),
+        colours=None,
     )
 
 

@@ -179,7 +179,7 @@ def test_labels_in_another_form_score_the_same(run, here, predicted, dress):
     done = run("score", "out.ome.zarr", f"other.{'npy' if dress == 'int64' else 'tif'}", "--json")
     assert done.code == 0, done.err
     if dress == "negative":  # not annotated
-        notes = [e["text"] for e in done.events if e["event"] == "note"]
+        notes = [e["note"] for e in done.events if e["event"] == "note"]
         assert f"{(~seen).sum()} voxels are below 0, which means not annotated; they are left out" in notes[0]
         assert sum(done.events[-1]["scores"][0][k] for k in ("tp", "fp", "fn", "tn")) == seen.sum()
         found = np.asarray(predicted.probability(2)[0]) >= 128
@@ -205,7 +205,7 @@ def test_gray_values_of_several_classes_are_asked_for_and_then_score_the_same(ru
         for rest in (["labels.tif"], ["gray.tif", "--label-values", "0,127,255"])
     )
     assert by_level(two) == by_level(one)
-    assert [e["text"] for e in two.events if e["event"] == "note"] == ["labels gray: 0,127,255 are labels 0 to 2"]
+    assert [e["note"] for e in two.events if e["event"] == "note"] == ["the values 0,127,255 are labels 0 to 2"]
     # one class that was asked for does not mind others
     assert run("score", "out.ome.zarr", "gray.tif", "--foreground", "wall").code == 0
 

@@ -59,7 +59,7 @@ def test_labels_in_another_form_are_the_same_labels(run, here, nuclei, case):
     plain, other = train(run, "nuclei_labels.tif", name="plain"), train(run, case)
     assert other.code == 0, other.err
     assert counts(other) == counts(plain)
-    notes = [e["text"] for e in other.events if e["event"] == "note"]
+    notes = [e["note"] for e in other.events if e["event"] == "note"]
     assert len(notes) == (case in ("labels_rgb.tif", "labels_float.tif"))
 
 

@@ -50,7 +50,7 @@ def test_lossless_labels_are_accepted_as_they_are(tmp_path, ids, dress):
         assert np.array_equal(stack.read(part)[0], expected[part.slices])
         told = " ".join(stack.notes)
         assert ("read as one" in told) == dress.startswith("rgb")
-        assert ("whole numbers" in told) == (dress in ("float32", "float64", "float16", "npy", "zarr"))
+        assert ("must be whole" in told) == (dress in ("float32", "float64", "float16", "npy", "zarr"))
 
 
 def test_numbers_beyond_float_and_below_zero_are_kept(tmp_path):

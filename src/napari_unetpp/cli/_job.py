@@ -192,7 +192,7 @@ def check_labels_path(labels: Path, stack: Path, output: Path, overwrite: bool) 
         raise BadUsage(f"--labels {labels} is a folder; name a file")
     if not labels.exists():
         return
-    if labels.samefile(stack):
+    if stack.exists() and labels.samefile(stack):
         raise BadUsage(f"--labels {labels} is the stack itself; name another file")
     if not overwrite and str(labels.absolute()) not in _labels_of(output):
         raise FileExistsError(f"--labels {labels} exists and is not of this run; name another file, or --overwrite")

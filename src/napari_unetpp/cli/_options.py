@@ -59,7 +59,12 @@ HaloOption = Annotated[
         help="What seamless tiles read around them; see `seams`.  [default: exact; bounded for volumes]",
     ),
 ]
-
+RgbOption = Annotated[
+    bool,
+    typer.Option(
+        "--rgb", help="The three channels of STACK are red, green and blue, also where its file does not say so."
+    ),
+]
 
 HALO_WORDS = ("exact", "bounded", "fast")
 

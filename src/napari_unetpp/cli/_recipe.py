@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from napari_unetpp.cli._inputs import open_image
+from napari_unetpp.cli._inputs import open_image, tell_note
 from napari_unetpp.cli._output import BadUsage, Failure, Output
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from napari_unetpp.model.card import Card
     from napari_unetpp.model.checkpoint import Model
     from napari_unetpp.model.spec import NetworkSpec
+    from napari_unetpp.stacks import Stack
     from napari_unetpp.training.label_files import Matched
     from napari_unetpp.training.options import TrainOptions
     from napari_unetpp.training.pairs import Pair
@@ -122,13 +123,13 @@ def parse_label_values(text: str | None) -> LabelMap | None:
 
 def tell_notes(pairs: Sequence[Pair], say: Output) -> None:
     """Say once what was chosen when the labels were opened; of many files alike, the first and the number."""
-    kinds: dict[str, list[str]] = {}
+    kinds: dict[str, list[Stack]] = {}
     for pair in pairs:
         for note in pair.label.notes:
-            kinds.setdefault(note.replace(pair.label.name, ""), []).append(note)
-    for notes in kinds.values():
-        say.say(f"note: {notes[0]}" + (f" ({len(notes) - 1} more files alike)" if len(notes) > 1 else ""))
-        say.event("note", text=notes[0], files=len(notes))
+            kinds.setdefault(note, []).append(pair.label)
+    for note, labels in kinds.items():
+        more = len(labels) - 1
+        tell_note(labels[0], note + (f" (and so for {more} other label file{'s' * (more > 1)})" if more else ""), say)
 
 
 def open_pairs(
@@ -137,6 +138,7 @@ def open_pairs(
     axes: str | None,
     label_axes: str | None,
     opened: ExitStack,
+    say: Output,
     *,
     spacing_um: tuple[float, ...] | None = None,
     values: LabelMap | None = None,
@@ -146,7 +148,7 @@ def open_pairs(
     `values` says what stands for label 0, 1, 2 in label files; corrections have their own numbers.
     """
     return [
-        _open_pair(image, label, axes, label_axes, opened, spacing_um, values)
+        _open_pair(image, label, axes, label_axes, opened, say, spacing_um, values)
         for image, label in zip(images, labels, strict=True)
     ]
 
@@ -157,6 +159,7 @@ def _open_pair(
     axes: str | None,
     label_axes: str | None,
     opened: ExitStack,
+    say: Output,
     spacing_um: tuple[float, ...] | None = None,
     values: LabelMap | None = None,
 ) -> Pair:
@@ -165,7 +168,7 @@ def _open_pair(
     from napari_unetpp.training.corrections import is_corrections, open_corrections
     from napari_unetpp.training.pairs import Pair, corrections_pair
 
-    stack = opened.enter_context(open_image(image, axes, None))
+    stack = opened.enter_context(open_image(image, axes, None, say))
     if spacing_um is not None:
         spatial = [axis for axis in "zyx" if axis in stack.axes]
         if len(spatial) != len(spacing_um):
@@ -179,7 +182,7 @@ def _open_pair(
     return Pair(stack, opened.enter_context(open_labels(label, axes=label_axes, values=values, image=stack)))
 
 
-def known_pairs(base: Model, opened: ExitStack) -> list[Pair]:
+def known_pairs(base: Model, opened: ExitStack, say: Output) -> list[Pair]:
     """What the base was trained on, as far as it is still where it was."""
     from napari_unetpp.training.at_hand import known_data
 
@@ -189,7 +192,7 @@ def known_pairs(base: Model, opened: ExitStack) -> list[Pair]:
             f"where the training data of {base.card.name!r} are is not known here; name them with --replay-image and "
             "--replay-label, or leave out --replay-known"
         )
-    return [_open_pair(source.image, source.label, None, None, opened) for source in sources]
+    return [_open_pair(source.image, source.label, None, None, opened, say) for source in sources]
 
 
 def class_names(labels: Sequence[Path]) -> list[str]:

@@ -47,7 +47,7 @@ def crops(
         raise BadUsage(text) from None
     count = 0
     with ExitStack() as opened:
-        pairs = open_pairs(images, labels, axes, label_axes, opened, spacing_um=old)
+        pairs = open_pairs(images, labels, axes, label_axes, opened, say, spacing_um=old)
         tell_notes(pairs, say)
         events = write_crops(pairs, rule, output)
         with Bar(say, "crops", len(pairs)) as bar, closing(events):  # type: ignore[type-var]

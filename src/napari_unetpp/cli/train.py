@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -210,16 +211,19 @@ def train(
         encoder_weights=encoder_weights,
     )
     with ExitStack() as opened:
-        pairs = open_pairs(image, label, axes, label_axes, opened, spacing_um=spacing_um, values=values)
-        held = open_pairs(held_images, held_labels, axes, label_axes, opened, spacing_um=spacing_um, values=values)
-        old = open_pairs(old_images, old_labels, axes, label_axes, opened, spacing_um=spacing_um, values=values)
+        spaced = partial(
+            open_pairs, axes=axes, label_axes=label_axes, opened=opened, say=say, spacing_um=spacing_um, values=values
+        )
+        pairs = spaced(image, label)
+        held = spaced(held_images, held_labels)
+        old = spaced(old_images, old_labels)
         tell_notes([*pairs, *held, *old], say)
         start: Model | NetworkSpec
         card = None
         if base is not None:
             start = open_model(base, device)
             if replay_known:
-                old += known_pairs(start, opened)
+                old += known_pairs(start, opened, say)
         else:
             classes = classes or class_names(label)
             channels = {pair.image.channels for pair in pairs}

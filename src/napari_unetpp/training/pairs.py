@@ -20,6 +20,7 @@ import numpy as np
 from napari_unetpp.box import Box
 from napari_unetpp.label_stacks import shape_hint
 from napari_unetpp.label_values import unknown_value
+from napari_unetpp.stacks import aligned
 from napari_unetpp.training.losses import IGNORE
 
 if TYPE_CHECKING:
@@ -33,7 +34,9 @@ Unpainted = Literal["background", "ignore"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pair:
-    """An image stack and its label stack, of the same extent; pairs with the same group are never split between sets.
+    """An image stack and its label stack, of the same extent. Labels may lack axes of extent 1.
+
+    Pairs with the same group are never split between sets.
 
     Parameters
     ----------
@@ -56,6 +59,8 @@ class Pair:
     unpainted: Unpainted | None = None
 
     def __post_init__(self) -> None:
+        image = self.image
+        object.__setattr__(self, "label", aligned(self.label, image.axes_predicted, image.shape_predicted))
         if self.label.channel_axis is not None or self.label.dtype.kind not in "bui":
             raise ValueError(
                 f"labels {self.label.name} have axes {self.label.axes} and dtype {self.label.dtype}; integers without a "
