@@ -49,12 +49,8 @@ def open_labels(
         Where the file is a JPEG, or not labels, or the labels were named as the image.
     """
     path = Path(source)
-    if path.is_file():
-        with path.open("rb") as file:
-            if file.read(3) == b"\xff\xd8\xff":
-                raise ValueError(
-                    f"labels {path} are a JPEG, whose compression changes label numbers; save them as PNG or TIFF"
-                )
+    if _is_jpeg(path):
+        raise ValueError(f"labels {path} are JPEG, whose compression changes label numbers; save them as PNG or TIFF")
     stack = open_stack(path, axes=axes, labels=True)
     try:
         if image is not None:
@@ -154,6 +150,17 @@ def shape_hint(image: tuple[int, ...], labels: tuple[int, ...], axes: str) -> st
     sizes = dict(zip(axes, image, strict=True))
     fitting = [p for p in permutations(axes) if tuple(sizes[axis] for axis in p) == labels]
     return f"; with --label-axes {''.join(fitting[0])} they fit" if len(fitting) == 1 else ""
+
+
+def _is_jpeg(path: Path) -> bool:
+    """Whether a path is a JPEG, or a folder or pattern of such files."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return file.read(3) == b"\xff\xd8\xff"
+    endings = (".jpg", ".jpeg")
+    return path.suffix.lower() in endings or (
+        path.is_dir() and any(p.suffix.lower() in endings for p in path.iterdir())
+    )
 
 
 class _LabelView:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 SMALL = (
     "--preset",
@@ -47,11 +48,13 @@ def counts(done):
     return {part: start["annotated"][part] for part in ("training", "validation")}
 
 
-@pytest.mark.parametrize("case", ["labels_rgb.tif", "labels_float.tif", "mask.tif", "large.npy"])
+@pytest.mark.parametrize("case", ["labels_rgb.tif", "labels_float.tif", "labels.png", "mask.tif", "large.npy"])
 def test_labels_in_another_form_are_the_same_labels(run, here, nuclei, case):
     mask = np.where(nuclei > 0, 255, 0).astype(np.uint8)
     if case == "labels_rgb.tif":
         tifffile.imwrite(here / case, np.stack([mask] * 3, -1), photometric="rgb")
+    elif case == "labels.png":
+        Image.fromarray(mask).save(here / case)
     elif case == "large.npy":
         np.save(here / case, nuclei.astype(np.int64) * 2**55)
     else:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
+from PIL import Image
 
 from napari_unetpp.box import Box
 from napari_unetpp.label_sides import check_sides
@@ -24,7 +25,7 @@ def whole(stack):
 
 
 @pytest.mark.parametrize(
-    "dress", ["rgb", "rgba", "float32", "float64", "float16", "int64", "uint64", "bool", "npy", "zarr"]
+    "dress", ["rgb", "rgba", "float32", "float64", "float16", "int64", "uint64", "bool", "npy", "zarr", "png"]
 )
 def test_lossless_labels_are_accepted_as_they_are(tmp_path, ids, dress):
     path, expected = tmp_path / "labels.tif", ids
@@ -35,6 +36,11 @@ def test_lossless_labels_are_accepted_as_they_are(tmp_path, ids, dress):
     elif dress == "npy":
         path = path.with_suffix(".npy")
         np.save(path, ids.astype(float))
+    elif dress == "png":  # a plane each
+        path = tmp_path / "planes"
+        path.mkdir()
+        for k, plane in enumerate(ids):
+            Image.fromarray(plane).save(path / f"z{k}.png")
     elif dress == "zarr":
         path = path.with_suffix(".zarr")
         zarr.create_array(path, data=ids.astype("f4"), chunks=(1, 8, 8))
@@ -112,11 +118,25 @@ def test_values_that_mean_nothing_are_refused(text):
 
 
 def test_a_jpeg_is_refused_as_labels(tmp_path):
-    from PIL import Image
-
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "labels.jpg")
-    with pytest.raises(ValueError, match=r"JPEG.*PNG or TIFF"):
-        open_labels(tmp_path / "labels.jpg")
+    for path in (tmp_path / "labels.jpg", tmp_path, tmp_path / "*.jpg"):
+        with pytest.raises(ValueError, match=r"JPEG.*PNG or TIFF"):
+            open_labels(path)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P", "1", "I;16"])
+def test_a_png_without_colour_is_labels(tmp_path, ids, mode):
+    plane = ids[0] % 2 * 255 if mode == "1" else ids[0]
+    image = Image.fromarray(plane.astype(np.uint16) if mode == "I;16" else plane)
+    if mode == "P":  # the numbers count, and not the colours of the palette
+        image.putpalette([(7 * k + c) % 256 for k in range(256) for c in (0, 90, 180)])
+    elif mode != "I;16":
+        image = image.convert(mode)
+    image.save(tmp_path / "labels.png")
+    with open_labels(tmp_path / "labels.png") as stack:
+        found = whole(stack)
+        assert np.array_equal(found > 0, plane > 0)
+        assert mode == "1" or np.array_equal(found, plane)
 
 
 def test_values_are_found_in_parts_as_at_once(monkeypatch, rng):

@@ -16,12 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_unetpp._image_files import natural
 from napari_unetpp.training.corrections import SUFFIX as CORRECTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
-ENDINGS = (".tif", ".tiff", ".btf", ".tf2", ".tf8", ".npy", ".zarr", ".png", ".jpg", ".jpeg")
+ENDINGS = (
+    *(".tif", ".tiff", ".btf", ".tf2", ".tf8", ".png", ".jpg", ".jpeg", ".bmp", ".npy", ".zarr"),
+    *(".h5", ".hdf5", ".mrc", ".nii", ".nii.gz", ".nd2", ".lif", ".czi"),
+)
 _LABELS = (
     "annotation annotations gt groundtruth instance instances label labels lbl lbls man manual mask masks roi rois seg segm "
     "segmentation segmentations truth"
@@ -29,6 +33,7 @@ _LABELS = (
 _IMAGES = "im image images img imgs input original raw"
 LABEL_WORDS, IMAGE_WORDS = frozenset(_LABELS.split()), frozenset(_IMAGES.split())
 _OTHERS = re.compile(r"_seg\.npy$|_flows\.tiff?$", re.IGNORECASE)  # what Cellpose writes beside its masks
+_KINDS = "TIFF, PNG, JPEG, npy, zarr and others of docs/formats.md"
 _NAMED = 6  # left-over files that a message names
 
 
@@ -63,9 +68,9 @@ def match_folders(images: Path, labels: Path) -> Matched:
         second = files_in(labels)
         found = [path for path in found if not path.name.lower().endswith(CORRECTIONS)]
     if not found:
-        raise ValueError(f"{images}: the folder holds no image file ({', '.join(ENDINGS)}); name the images themselves")
+        raise ValueError(f"{images}: the folder holds no image file ({_KINDS}); name the images themselves")
     if not second:
-        what = "whose name says so, such as NAME_mask" if both else f"({', '.join(ENDINGS)})"
+        what = "whose name says so, such as NAME_mask" if both else f"({_KINDS})"
         raise ValueError(f"{labels}: the folder holds no label file {what}; name the label files themselves")
     matched = match(found, second, images, labels)
     if not matched.pairs:
@@ -115,11 +120,6 @@ def files_in(folder: Path) -> list[Path]:
     if not here:
         here = [path for path in folder.rglob("*") if _is_image(path) and not _is_inside(path.relative_to(folder))]
     return sorted(here, key=natural)
-
-
-def natural(path: Path) -> list[tuple[int, str]]:
-    """What sorts paths as one counts: img2 before img10."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", str(path).lower())]
 
 
 def _is_image(path: Path) -> bool:
