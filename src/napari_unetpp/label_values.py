@@ -148,15 +148,16 @@ def unknown_value(name: str, value: int, labels: ArrayLike, classes: int, ignore
             f"{head}. They hold over {MOST_VALUES} different values, so these are numbers of objects; train a model of one class "
             "for them, which takes every label above 0"
         )
-    known = [v for v in found.values if v >= 0]
-    if len(known) <= classes + shift:
+    known, wanted = [v for v in found.values if v >= 0], classes + shift
+    head += f". Values found: {listing(found.values)}"
+    if len(known) == wanted:
+        return f"{head}. If these are labels 0 to {wanted - 1} in this order, say so with {OPTION} {','.join(map(str, known))}"
+    if len(known) < wanted:
         return (
-            f"{head}. Values found: {listing(found.values)}. If they stand for labels 0, 1, 2 in this order, say so with "
-            f"{OPTION} {','.join(map(str, known))} (name values that only other images hold, too)"
+            f"{head}. If these are gray values of classes, give the values of labels 0 to {wanted - 1} in this order with {OPTION}, "
+            "also those that only other images hold"
         )
-    return (
-        f"{head}. Values found: {listing(found.values)}. Use a model with as many classes, or one class for all of them"
-    )
+    return f"{head}. Use a model with as many classes, or one class for all of them"
 
 
 def listing(values: Iterable[int], most: int = 16) -> str:

@@ -197,8 +197,8 @@ def test_gray_values_of_several_classes_are_asked_for_and_then_score_the_same(ru
     refused = run("score", "out.ome.zarr", "gray.tif")
     assert refused.code == 1
     assert refused.error_lines == [
-        "error: labels gray hold 255, but the model has only the classes 0 to 2. Values found: 0, 127, 255. If they stand for "
-        "labels 0, 1, 2 in this order, say so with --label-values 0,127,255 (name values that only other images hold, too)"
+        "error: labels gray hold 255, but the model has only the classes 0 to 2. Values found: 0, 127, 255. If these are "
+        "labels 0 to 2 in this order, say so with --label-values 0,127,255"
     ]
     one, two = (
         run("score", "out.ome.zarr", *rest, "--json")

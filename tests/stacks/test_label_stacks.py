@@ -153,6 +153,7 @@ def test_values_are_found_in_parts_as_at_once(monkeypatch, rng):
     ("values", "classes", "words"),
     [
         ((0, 127, 255), 3, "--label-values 0,127,255"),
+        ((0, 255), 3, "give the values of labels 0 to 2 in this order with --label-values"),
         ((0, 1, 2, 3), 3, "as many classes, or one class for all"),
         (range(200), 3, "over 64 different values, so these are numbers of objects"),
     ],
