@@ -154,8 +154,8 @@ def unknown_value(name: str, value: int, labels: ArrayLike, classes: int, ignore
         return f"{head}. If these are labels 0 to {wanted - 1} in this order, say so with {OPTION} {','.join(map(str, known))}"
     if len(known) < wanted:
         return (
-            f"{head}. If these are gray values of classes, give the values of labels 0 to {wanted - 1} in this order with {OPTION}, "
-            "also those that only other images hold"
+            f"{head}. If these are gray values of classes, give the values of labels 0 to {wanted - 1} in this order with "
+            f"{OPTION}, also those that only other images hold"
         )
     return f"{head}. Use a model with as many classes, or one class for all of them"
 

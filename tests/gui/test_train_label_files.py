@@ -103,3 +103,33 @@ def test_labels_in_another_form_are_taken(open_train, add_folders, rng, tmp_path
     assert not dock.pair_box.values.isVisible()  # 0 and 255: one class
     shorten(dock, epochs=1)
     plan(dock, qtbot)
+
+
+@pytest.mark.parametrize("kind", ["rgb", "float", "picture", "same"])
+def test_an_image_layer_may_hold_the_labels(viewer, open_train, rng, qtbot, kind):  # noqa: F811
+    image, labels = blobs(rng, 48, 64)
+    viewer.add_image(image, name="cells", axis_labels=("y", "x"))
+    dock = open_train()
+    box = dock.pair_box
+    assert box.chosen_label() is None  # nobody takes an image for labels but the user
+    assert not box.add_button.isEnabled()
+    if kind == "rgb":
+        viewer.add_image(np.stack([labels * 255] * 3, -1), rgb=True, name="mask")
+    elif kind == "float":
+        viewer.add_image(labels.astype(np.float32), name="mask")
+    elif kind == "picture":
+        viewer.add_image(image / np.float32(7), name="mask")
+    assert box.chosen_label() is None
+    box.image.setCurrentText("cells")
+    box.label.setCurrentText("cells" if kind == "same" else "mask")
+    box.axes.setText("yx")
+    qtbot.mouseClick(box.add_button, LEFT)
+    if kind in ("picture", "same"):
+        says = {"picture": "labels are whole numbers", "same": "chosen as the image and as its labels"}[kind]
+        qtbot.waitUntil(lambda: says in dock.status.text(), timeout=30_000)
+        assert not box.pairs
+        return
+    qtbot.waitUntil(lambda: len(box.facts) == 1, timeout=30_000)
+    assert set(next(iter(box.facts.values())).counts) == {0, 255 if kind == "rgb" else 1}
+    shorten(dock, epochs=1)
+    plan(dock, qtbot)

@@ -33,6 +33,7 @@ from napari_unetpp.gui.train_pairs import (
     LayerPair,
     TrainPair,
     corrections_of,
+    images_in,
     labels_in,
     match_files,
 )
@@ -64,11 +65,14 @@ class PairBox(QGroupBox):
         self.pairs: list[TrainPair] = []
         self.facts: dict[TrainPair, PairFacts] = {}
         self._images: list[Image] = []
-        self._labels: list[Labels] = []
+        self._labels: list[Labels | Image] = []
         self._job: Job | None = None
         self._reading: TrainPair | None = None
         self.image = combo_box("An image layer.")
-        self.label = combo_box("Labels of that image: a Corrections layer, or any Labels layer that somebody painted.")
+        self.label = combo_box(
+            "Labels of that image: a Corrections layer, any Labels layer that somebody painted,\n"
+            "or an image layer that holds labels."
+        )
         self.axes = QLineEdit()
         self.axes.setMaxLength(5)
         self.axes.setToolTip(
@@ -100,6 +104,7 @@ class PairBox(QGroupBox):
         self.left_note = note_label()
         self._lay_out()
         self.image.currentIndexChanged.connect(self._on_image)
+        self.label.currentIndexChanged.connect(self._allow)
         self.axes.textEdited.connect(self._on_axes)
         self.add_button.clicked.connect(self.add_layers)
         self.files_button.clicked.connect(self.add_files)
@@ -142,8 +147,12 @@ class PairBox(QGroupBox):
         self._images = [x for x in self.viewer.layers if isinstance(x, Image)]
         active = self.viewer.layers.selection.active
         self._offer(self.image, self._images, active)
-        before, self._labels = self.chosen_label(), labels_in(self.viewer)
-        self._offer(self.label, self._labels, before if before in self._labels else active)
+        before, painted = self.chosen_label(), labels_in(self.viewer)
+        self._labels = [*painted, *images_in(self.viewer)]
+        # Nobody but the user takes an image layer for labels.
+        self._offer(
+            self.label, self._labels, before if before in self._labels else active if active in painted else None
+        )
         there = set(self.viewer.layers)
         kept = [pair for pair in self.pairs if set(pair.layers) <= there]
         if len(kept) < len(self.pairs):
@@ -158,14 +167,15 @@ class PairBox(QGroupBox):
             combo.addItems([layer.name for layer in layers])
             place = combo.findText(chosen)
             if place < 0:
-                place = next((k for k, x in enumerate(layers) if x is preferred), 0)
+                first = 0 if combo is self.image or any(isinstance(x, Labels) for x in layers) else -1
+                place = next((k for k, x in enumerate(layers) if x is preferred), first)
             combo.setCurrentIndex(place if layers else -1)
 
     def chosen_image(self) -> Image | None:
         place = self.image.currentIndex()
         return self._images[place] if 0 <= place < len(self._images) else None
 
-    def chosen_label(self) -> Labels | None:
+    def chosen_label(self) -> Labels | Image | None:
         place = self.label.currentIndex()
         return self._labels[place] if 0 <= place < len(self._labels) else None
 
@@ -346,6 +356,6 @@ class PairBox(QGroupBox):
             return "reading the labels …"
         return facts_text(with_values(facts, self.chosen_values()), self.unpainted.currentData())
 
-    def _allow(self) -> None:
+    def _allow(self, _place: int = 0) -> None:
         self.add_button.setEnabled(self.chosen_image() is not None and self.chosen_label() is not None)
         self.remove_button.setEnabled(bool(self.list.chosen()))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari.layers import Labels
+from napari.layers import Image, Labels
 
 from napari_unetpp.gui.image_layer import check_axes, extents, finest, stack_from_layer
 from napari_unetpp.gui.layers import METADATA_KEY
@@ -23,7 +23,6 @@ from napari_unetpp.training.label_files import match
 
 if TYPE_CHECKING:
     from napari import Viewer
-    from napari.layers import Image
 
     from napari_unetpp.stacks import Stack
     from napari_unetpp.training.corrections import Corrections
@@ -64,7 +63,7 @@ class PairRequest:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerPair:
-    """An image layer and a labels layer of the same extent; `axes` are those of the image's data.
+    """An image layer and a layer with its labels, of the same extent; `axes` are those of the image's data.
 
     Raises
     ------
@@ -73,31 +72,40 @@ class LayerPair:
     """
 
     image: Image
-    label: Labels
+    label: Labels | Image
     axes: str
     corrections: Corrections | None = None
 
     def __post_init__(self) -> None:
         check_axes(self.image, self.axes)
+        if self.label is self.image:
+            raise ValueError(
+                f"{self.image.name} is chosen as the image and as its labels; choose another layer for one of them."
+            )
         shape = dict(zip(self.axes, finest(self.image).shape, strict=True))
         axes = "".join(a for a in "tzyx" if a in shape) if self.corrections is not None else self._label_axes()
         labels = self.corrections.labels if self.corrections is not None else finest(self.label)
-        wanted, got = tuple(shape[axis] for axis in axes), tuple(labels.shape)
+        axes = axes.replace("c", "")
+        wanted, got = tuple(shape[axis] for axis in axes), tuple(labels.shape)[: len(axes) if self._is_rgb else None]
         if got != wanted:
             raise ValueError(
                 f"Labels {self.label.name} have shape {_times(got)} where the image {self.image.name} has "
                 f"{_times(wanted)} ({axes}); choose labels of the same image."
             )
 
+    @property
+    def _is_rgb(self) -> bool:
+        return isinstance(self.label, Image) and bool(self.label.rgb)
+
     def _label_axes(self) -> str:
-        return self.axes.replace("c", "")
+        return self.axes.replace("c", "") + "c" * self._is_rgb
 
     @property
     def names(self) -> tuple[str, str]:
         return self.image.name, self.label.name
 
     @property
-    def layers(self) -> tuple[Image, Labels]:
+    def layers(self) -> tuple[Image, Labels | Image]:
         return self.image, self.label
 
     def request(self) -> PairRequest:
@@ -112,7 +120,7 @@ class LayerPair:
             return PairRequest(image, self.corrections, memo)
         axes = self._label_axes()
         spacing = dict(zip(image.axes, image.spacing_um, strict=True))
-        stack = open_stack(finest(self.label), axes=axes, spacing_um=[spacing[axis] for axis in axes])
+        stack = open_stack(finest(self.label), axes=axes, spacing_um=[spacing.get(axis) for axis in axes])
         return PairRequest(image, replace(stack, name=self.label.name), memo)
 
 
@@ -153,6 +161,13 @@ def labels_in(viewer: Viewer) -> list[Labels]:
     ]
     corrected = corrections_of(viewer)
     return [x for x in made if x in corrected] + [x for x in made if x not in corrected]
+
+
+def images_in(viewer: Viewer) -> list[Image]:
+    """The image layers that may hold labels, which napari opens as images; what a model said is left out."""
+    return [
+        x for x in viewer.layers if isinstance(x, Image) and not {METADATA_KEY, LIVE_KEY} & set(map(str, x.metadata))
+    ]
 
 
 def match_files(images: Sequence[Path], labels: Sequence[Path]) -> list[FilePair]:

@@ -36,7 +36,7 @@ def _open(viewer: Viewer, memo: Mapping[str, Any]) -> PairRequest:
         for painted, corrections in corrections_of(viewer).items():
             if corrections.path == path:
                 return LayerPair(layer, painted, image["axes"], corrections).request()
-    labels = _layer(viewer, label, Labels)
+    labels = _layer(viewer, label, Labels | Image)
     if labels is not None:
         return LayerPair(layer, labels, image["axes"]).request()
     return PairRequest(stack_from_layer(layer, image["axes"]), _path(label), dict(memo))
