@@ -45,7 +45,7 @@ def read_czi(path: Path, series: int | None = None) -> Opened:
     except _Refused as refusal:
         file.close()
         raise ValueError(str(refusal)) from None
-    except (OSError, *DAMAGED, czifile.czifile.SegmentNotFoundError) as error:
+    except (OSError, *DAMAGED, ElementTree.ParseError, czifile.czifile.SegmentNotFoundError) as error:
         file.close()
         raise ValueError(f"{path} is damaged ({one_line(error)}); copy or save it again") from error
 
@@ -153,10 +153,10 @@ def _unzstd(raw: bytes, compression: int) -> bytes:
 
 def _metadata(file: Any) -> tuple[dict[str, float], float | None]:
     """Spacing in um by axis, and seconds between frames, out of the XML; metres and seconds stand there."""
-    try:
-        root = ElementTree.fromstring(file.metadata(raw=True) or "")
-    except (ElementTree.ParseError, *DAMAGED):
+    text = file.metadata(raw=True)
+    if not text:
         return {}, None
+    root = ElementTree.fromstring(text)
     spacing = {}
     for axis in "XYZ":
         step = micrometres(root.findtext(f".//Scaling/Items/Distance[@Id='{axis}']/Value"), "m")

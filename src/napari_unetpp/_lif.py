@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
 import numpy as np
 
@@ -29,14 +30,14 @@ def read_lif(path: Path, series: int | None = None) -> Opened:
     liffile = needs("liffile", path, "lif")
     try:
         file = liffile.LifFile(path)
-    except (OSError, *DAMAGED) as error:
+    except (OSError, *DAMAGED, ElementTree.ParseError) as error:
         raise ValueError(f"{path} is damaged or no LIF that can be read ({one_line(error)})") from error
     try:
         return _image(file, path, series)
     except _Refused as refusal:
         file.close()
         raise ValueError(str(refusal)) from None
-    except (OSError, *DAMAGED) as error:
+    except (OSError, *DAMAGED, ElementTree.ParseError) as error:
         file.close()
         raise ValueError(f"{path} is damaged ({one_line(error)}); copy or save it again") from error
 
@@ -54,6 +55,9 @@ def _image(file: Any, path: Path, series: int | None) -> Opened:
     image = file.images[number]
     if image.is_flim:
         raise _Refused(f"{path}: image {number}, {image.name}, holds photon times (FLIM); choose another with --series")
+    block = image.memory_block
+    if block.offset + block.size > path.stat().st_size:
+        raise _Refused(f"{path} is truncated: image {number}, {image.name}, ends after the file; copy or save it again")
     frames = image.frames
     outer, frame = tuple(frames.dims)[: -len(frames.frame_dims)], tuple(frames.frame_dims)
     axes = "".join(_LETTERS.get(name, "?") for name in (*outer, *frame))
@@ -65,8 +69,11 @@ def _image(file: Any, path: Path, series: int | None) -> Opened:
     sizes, lock = dict(image.sizes), threading.Lock()
 
     def read(index: tuple[int, ...]) -> NDArray[Any]:
-        with lock:
-            return np.array(image.frame(**dict(zip(outer, index, strict=True))))
+        try:
+            with lock:
+                return np.array(image.frame(**dict(zip(outer, index, strict=True))))
+        except (OSError, *DAMAGED) as error:
+            raise ValueError(f"{path} is truncated or damaged ({one_line(error)}); copy or save it again") from error
 
     data = Frames([sizes[name] for name in outer], [sizes[name] for name in frame], np.dtype(image.dtype), read)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,9 +33,13 @@ def read_mrc(path: Path, series: int | None = None) -> Opened:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             file = mrcfile.mmap(path, mode="r")
+        with file:
+            header, voxel, stack = file.header.copy(), file.voxel_size.copy(), bool(file.is_image_stack())
+            dtype, shape = file.data.dtype, file.data.shape
     except (OSError, *DAMAGED) as error:
         raise ValueError(f"{path} is truncated, damaged or no MRC that can be read ({one_line(error)})") from error
-    data, header = file.data, file.header
+    # A map of our own stays valid as long as somebody holds it.
+    data: NDArray[Any] = np.memmap(path, dtype, mode="r", offset=1024 + int(header["nsymbt"]), shape=shape)
     notes: tuple[str, ...] = ()
     if data.dtype == np.int8 and _has_unsigned_bytes(header.tobytes()):
         data = data.view(np.uint8)
@@ -43,9 +47,7 @@ def read_mrc(path: Path, series: int | None = None) -> Opened:
     stored = [int(header[name]) for name in ("maps", "mapr", "mapc")]
     order = "".join(_LETTERS[axis] for axis in stored) if sorted(stored) == [1, 2, 3] else "zyx"
     axes = {2: order[1:], 3: order}.get(data.ndim)
-    voxel = file.voxel_size
     lengths = {axis: micrometres(float(voxel[axis]), "angstrom") for axis in "xyz"}
-    stack = file.is_image_stack() and data.ndim == 3
     assumed = ("it calls its planes separate images; they are taken as slices along z, --axes tyx makes them time",)
     return Opened(
         data,
@@ -53,9 +55,8 @@ def read_mrc(path: Path, series: int | None = None) -> Opened:
         f"it is an MRC of {data.ndim} axes",
         path.stem,
         {axis: length for axis, length in lengths.items() if length is not None},
-        file.close,
         notes=notes,
-        assumed=assumed if stack else (),
+        assumed=assumed if stack and data.ndim == 3 else (),
     )
 
 
@@ -63,5 +64,4 @@ def _has_unsigned_bytes(header: bytes) -> bool:
     stamp, flags = np.frombuffer(header[152:160], "<i4")
     if stamp != _IMOD_STAMP:
         return False
-    signed: NDArray[np.int32] = flags & 1
-    return not signed
+    return not flags & 1

@@ -62,8 +62,11 @@ def _position(file: Any, path: Path, series: int | None) -> Opened:
     def read(index: tuple[int, ...]) -> NDArray[Any]:
         at = dict(zip(outer, index, strict=True)) | {"P": position}
         number = np.ravel_multi_index([at[name] for name in loops], [sizes[name] for name in loops]) if loops else 0
-        with lock:
-            return np.array(file.read_frame(int(number)))  # a copy: what it gives lies in the file
+        try:
+            with lock:
+                return np.array(file.read_frame(int(number)))  # a copy: what it gives lies in the file
+        except (OSError, *DAMAGED) as error:
+            raise ValueError(f"{path} is truncated or damaged ({one_line(error)}); copy or save it again") from error
 
     data = Frames([sizes[name] for name in outer], [sizes[name] for name in frame], np.dtype(file.dtype), read)
 

@@ -90,7 +90,9 @@ class View:
         seen: NDArray[Any] = voxels[tuple(turned)]
         if self._change is not None:
             seen = self._change(seen)
-        return np.asarray(seen[..., keys[-1]]) if self._samples else seen
+        if self._samples:
+            seen = seen[(..., keys[-1])]
+        return seen
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.array(self[...], dtype=dtype)
@@ -107,13 +109,14 @@ def inverted(array: ArrayLike, bits: int) -> View:
     dtype = np.dtype(array.dtype).newbyteorder("=")
 
     def change(voxels: NDArray[Any]) -> NDArray[Any]:
-        if dtype.kind == "b":
-            return ~voxels
+        turned: NDArray[Any]
         if dtype.kind == "f":
-            return -voxels
-        if dtype.kind == "i":
-            return ~voxels  # -1 - v stays within the type
-        return (dtype.type(2**bits - 1) - voxels).astype(dtype, copy=False)
+            turned = np.negative(voxels)
+        elif dtype.kind in "bi":
+            turned = np.invert(voxels)  # -1 - v stays within the type
+        else:
+            turned = np.subtract(dtype.type(2**bits - 1), voxels, dtype=dtype)
+        return turned
 
     return View(array, change=change, dtype=dtype)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from PIL import Image
 
 from napari_unetpp.cli import _inputs
-from napari_unetpp.stacks import open_stack
+from napari_unetpp.stacks import open_stack, save_labels
 
 
 @pytest.fixture
@@ -122,3 +123,23 @@ def test_three_channels_are_no_colours_unless_somebody_says_so(run, here, monkey
     assert "--channel 0..2" in done.err
     done = run("segment", "channels.tif", "-o", "out.ome.zarr", "--rgb", "--channel", 1)
     assert done.code == 2
+
+
+def test_the_interval_of_a_time_series_stays_with_its_predictions(run, here):
+    movie = tifffile.imread("stack.tif")
+    tifffile.imwrite("movie.tif", movie, imagej=True, metadata={"axes": "TYX", "finterval": 2.5})
+    labels_of(run, "movie.tif")
+    with open_stack("out.tif") as stack:
+        assert (stack.axes, stack.interval_s) == ("tyx", 2.5)
+    for path in ("out.ome.zarr", "out.ome.zarr/L1"):  # as any reader of OME-Zarr finds it
+        ome = zarr.open_group(path, mode="r").attrs["ome"]["multiscales"][0]
+        assert ome["axes"][0] == {"name": "t", "type": "time", "unit": "second"}
+        assert ome["datasets"][0]["coordinateTransformations"][0]["scale"][0] == 2.5
+        with open_stack(path) as stack:
+            assert stack.interval_s == 2.5
+
+
+def test_an_interval_goes_into_ome_where_imagej_cannot_hold_the_labels(tmp_path):
+    labels = np.zeros((3, 20, 30), np.uint32)
+    with open_stack(save_labels(tmp_path / "a.tif", labels, "tyx", interval_s=0.5)) as stack:
+        assert (stack.axes, stack.interval_s) == ("tyx", 0.5)

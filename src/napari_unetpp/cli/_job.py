@@ -209,7 +209,7 @@ def write_labels(store: PredictionStore, path: Path, level: int, threshold: floa
     from napari_unetpp.inference.labels import label_view
     from napari_unetpp.stacks import save_labels
 
-    save_labels(path, label_view(store, level, threshold), store.axes, store.spacing_um)
+    save_labels(path, label_view(store, level, threshold), store.axes, store.spacing_um, store.interval_s)
     files = {*store.record.get("label_files", ()), str(path.absolute())}
     store.update_record({"label_files": sorted(files)})
     say.say(f"{path}: labels of L{level}")
