@@ -101,6 +101,8 @@ def test_labels_in_another_form_are_taken(open_train, add_folders, rng, tmp_path
     add_folders(dock, tmp_path, tmp_path)
     qtbot.waitUntil(lambda: len(dock.pair_box.facts) == 2, timeout=30_000)
     assert not dock.pair_box.values.isVisible()  # 0 and 255: one class
+    assert "labels: 3 channels are read as one" in dock.pair_box.list.item(0).text()
+    assert "labels: float32 is read as integers" in dock.pair_box.list.item(1).text()
     shorten(dock, epochs=1)
     plan(dock, qtbot)
 

@@ -190,3 +190,21 @@ def test_unusual_images_and_labels_are_not_taken_for_exchanged(rng, ids, kind):
 def test_a_hint_where_axes_were_exchanged():
     assert "--label-axes xy " in shape_hint((64, 32), (32, 64), "yx")
     assert shape_hint((8, 8), (9, 8), "yx") == ""
+
+
+def test_no_pair_of_the_public_data_is_taken_for_exchanged_and_every_exchange_is_noticed(shared_data):
+    files = {path.relative_to(shared_data).as_posix(): path for path in shared_data.rglob("*.tif")}
+    others = {"images": ("labels", "neuron_ids", "derived_boundary"), "img": ("mask",)}
+    pairs = [
+        (path, files[twin])
+        for name, path in files.items()
+        for word, twins in others.items()
+        for twin in (name.replace(word, other) for other in twins)
+        if twin in files and word in name
+    ]
+    assert len(pairs) > 80
+    for image, label in pairs:
+        with open_stack(image) as one, open_stack(label) as two:
+            check_sides(one, two)
+            with pytest.raises(ValueError, match="look exchanged"):
+                check_sides(two, one)

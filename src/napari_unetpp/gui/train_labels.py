@@ -42,6 +42,8 @@ class PairFacts:
         Number of boxes that alone count; None where all does.
     classes : tuple of str
         Names that the labels themselves give to 1, 2 .. (without the background).
+    notes : tuple of str
+        What was chosen or left out when the files were opened, a sentence each.
     """
 
     shape: tuple[int, ...]
@@ -52,6 +54,7 @@ class PairFacts:
     unpainted: str | None = None
     reviewed: int | None = None
     classes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def look_at_pair(request: PairRequest) -> Generator[PairFacts | int]:
@@ -85,6 +88,7 @@ def look_at_pair(request: PairRequest) -> Generator[PairFacts | int]:
             pair.unpainted,
             len(pair.reviewed) if pair.reviewed is not None else None,
             tuple(info.name for info in (classes if len(classes) == 1 else classes[1:])),
+            (*(f"image: {note}" for note in pair.image.notes), *(f"labels: {note}" for note in pair.label.notes)),
         )
 
 

@@ -354,7 +354,8 @@ class PairBox(QGroupBox):
         facts = self.facts.get(pair)
         if facts is None:
             return "reading the labels …"
-        return facts_text(with_values(facts, self.chosen_values()), self.unpainted.currentData())
+        text = facts_text(with_values(facts, self.chosen_values()), self.unpainted.currentData())
+        return "\n".join((text, *facts.notes))
 
     def _allow(self, _place: int = 0) -> None:
         self.add_button.setEnabled(self.chosen_image() is not None and self.chosen_label() is not None)
