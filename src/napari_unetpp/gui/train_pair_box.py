@@ -342,8 +342,7 @@ class PairBox(QGroupBox):
     def _show_values(self) -> None:
         """Offer gray values as classes; other values than those that were agreed to are asked for anew."""
         values = self.gray_values()
-        labels = ", ".join(map(str, range(len(values))))
-        text = f"Values {', '.join(map(str, values))} are labels {labels}"
+        text = f"Values {_brief(values)} are labels {_brief(range(len(values)))}"
         if text != self.values.text() and len(self.facts) == len(self.pairs):
             with QSignalBlocker(self.values):
                 self.values.setChecked(False)
@@ -360,3 +359,9 @@ class PairBox(QGroupBox):
     def _allow(self, _place: int = 0) -> None:
         self.add_button.setEnabled(self.chosen_image() is not None and self.chosen_label() is not None)
         self.remove_button.setEnabled(bool(self.list.chosen()))
+
+
+def _brief(numbers: Sequence[int]) -> str:
+    """Numbers in words; of many the first ones and the last, because a check box has one line."""
+    shown = list(map(str, numbers))
+    return ", ".join(shown) if len(shown) <= 5 else ", ".join((*shown[:3], "…", shown[-1]))
