@@ -135,3 +135,18 @@ def test_a_new_volume_network_fits_the_spacing_unless_told_not_to(run, scans):
     done = run(*words, *steps, "-o", "c.safetensors", "--spacing", "0.5,0.5,0.5mm")
     assert load_model(scans / "c.safetensors", "cpu").spec.steps is None
     assert run("train", *words[1:5], "--base", "a.safetensors", "--isotropic", "-o", "d.safetensors").code == 2
+
+
+def test_object_numbers_beyond_a_double_stay_exact(run, scans):
+    labels = tifffile.imread(scans / "nodules.tif").astype(np.int64)
+    labels[7:9] *= 2**53 + 1
+    labels[:2, :2, :2] = -1  # not annotated, so no object
+    np.save(scans / "ids.npy", labels)
+    done = run("crops", "--image", "scan.tif", "--label", "ids.npy", "-o", "crops", *MILLIMETRES, "--json")
+    assert done.code == 0, done.err
+    made = [event for event in done.events if event["event"] == "crop"]
+    assert [event["label"] for event in made] == [1, 2**53 + 1]
+    for event in made:
+        cut = tifffile.imread(scans / "crops/labels" / event["file"])
+        assert event["label"] in cut
+        assert set(np.unique(cut)) <= {-1, 0, 1, 2**53 + 1}
