@@ -16,7 +16,7 @@ import pytest
 import tifffile
 import zarr
 
-from napari_unetpp._reader import get_tiff_reader, read_tiff_layers
+from napari_unetpp._reader import get_image_reader, get_tiff_reader, read_image_layers, read_tiff_layers
 from napari_unetpp._unread import Unread
 
 UNIT = "\N{MICRO SIGN}m"
@@ -219,6 +219,54 @@ def test_a_cut_or_strange_file_is_refused_in_one_line(tmp_path, rng):
         read_tiff_layers(tmp_path / "complex.tif")
     with pytest.raises(FileNotFoundError, match=r"absent\.tif is no file; check the name"):
         read_tiff_layers(tmp_path / "absent.tif")
+
+
+def test_pixels_are_those_that_a_viewer_shows_and_what_was_done_stands_in_the_metadata(tmp_path, rng):
+    data = noise(rng, 3, 40, 50)
+    tifffile.imwrite(
+        tmp_path / "white.tif", 255 - data, photometric="miniswhite", metadata={"axes": "ZYX"}, compression="zlib"
+    )
+    ((lazy, about, _),) = read_tiff_layers(tmp_path / "white.tif")
+    np.testing.assert_array_equal(np.asarray(lazy[1:, ::-1, 3]), data[1:, ::-1, 3])
+    assert "MINISWHITE" in about["metadata"]["notes"][0]
+    rgba = np.stack([data[0]] * 3 + [255 - data[0]], axis=-1)
+    tifffile.imwrite(tmp_path / "rgba.tif", rgba, photometric="rgb", metadata={"axes": "YXS"})
+    ((lazy, about, _),) = read_tiff_layers(tmp_path / "rgba.tif")
+    assert about["rgb"]
+    assert about["metadata"] == {
+        "axes": "yxc",
+        "path": str(tmp_path / "rgba.tif"),
+        "notes": ["its alpha channel is left out"],
+    }
+    np.testing.assert_array_equal(np.asarray(lazy), rgba[..., :3])
+
+
+def test_other_formats_and_folders_of_planes_are_ours(tmp_path, rng):
+    h5py = pytest.importorskip("h5py")
+    data = noise(rng, 3, 40, 50, dtype="u2")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["raw"] = data
+    planes = tmp_path / "planes"
+    planes.mkdir()
+    for number, plane in enumerate(data):
+        tifffile.imwrite(planes / f"{number}.tif", plane)
+    for path in (tmp_path / "a.h5", planes):
+        reader = get_image_reader(str(path))
+        ((lazy, about, layer),) = reader(str(path))
+        assert (about["axis_labels"], layer) == (("z", "y", "x"), "image")
+        assert about["contrast_limits"] == (data.min(), data.max())
+        np.testing.assert_array_equal(np.asarray(lazy[1]), data[1])
+    del lazy
+    gc.collect()
+    assert not is_open(tmp_path / "a.h5")
+    (tmp_path / "empty").mkdir()
+    zarr.create_array(tmp_path / "a.zarr", data=data)
+    for path in (tmp_path / "empty", tmp_path / "a.zarr", tmp_path / "absent.nd2", tmp_path / "planes" / "0.tif"):
+        assert get_image_reader(str(path)) is None, path
+    assert get_image_reader([str(tmp_path / "a.h5")]) is None
+    (tmp_path / "b.nii").write_bytes(b"text")
+    with pytest.raises(ValueError, match=r"b.nii is no image that can be read"):
+        read_image_layers(tmp_path / "b.nii")
 
 
 OPEN_AND_READ_A_PLANE = """

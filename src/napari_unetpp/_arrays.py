@@ -25,13 +25,13 @@ def read_npy(path: Path, series: int | None = None) -> Opened:
     ValueError
         Where it is truncated or holds Python objects.
     """
-    _only_one(str(path), series)
+    only_one(str(path), series)
     try:
         data = np.load(path, mmap_mode="r", allow_pickle=False)
     except DAMAGED as error:
         msg = f"{path} cannot be read as .npy ({one_line(error)}); save it again, with numbers only"
         raise ValueError(msg) from error
-    return Opened(data, default_axes(data.ndim), "a .npy has no names", path.stem)
+    return Opened(data, default_axes(data.ndim), "a .npy has no names", path.stem, named=False)
 
 
 def wrap_array(source: ArrayLike | Sequence[ArrayLike], series: int | None = None) -> Opened:
@@ -42,7 +42,7 @@ def wrap_array(source: ArrayLike | Sequence[ArrayLike], series: int | None = Non
     ValueError
         Where it is nothing like an array.
     """
-    _only_one("an array", series)
+    only_one("an array", series)
     # napari's multiscale data have a shape too, but are a sequence of resolutions from fine on.
     data = source[0] if isinstance(source, Sequence) and len(source) else source
     if not all(hasattr(data, name) for name in ("shape", "dtype", "ndim", "__getitem__")):
@@ -51,10 +51,11 @@ def wrap_array(source: ArrayLike | Sequence[ArrayLike], series: int | None = Non
     array = cast("ArrayLike", data)
     if isinstance(array, zarr.Array):
         return wrap_zarr(array, "array")
-    return Opened(array, default_axes(array.ndim), "an array has no names", "array")
+    return Opened(array, default_axes(array.ndim), "an array has no names", "array", named=False)
 
 
-def _only_one(what: str, series: int | None) -> None:
+def only_one(what: str, series: int | None) -> None:
+    """Refuse a series where there is a single image."""
     if series:
         msg = f"{what} has no series {series}; it is a single image"
         raise ValueError(msg)

@@ -34,6 +34,7 @@ def save_labels(
     labels: ArrayLike,
     axes: str,
     spacing_um: Sequence[float | None] | None = None,
+    interval_s: float | None = None,
 ) -> Path:
     """The path of the TIFF written from an integer array, zlib-compressed, read plane by plane.
 
@@ -48,6 +49,8 @@ def save_labels(
         One letter per axis of `labels`, in the order "tzcyx", ending in "yx".
     spacing_um
         Micrometres or None per axis.
+    interval_s
+        Seconds between the frames along t.
 
     Raises
     ------
@@ -61,6 +64,8 @@ def save_labels(
     dtype = np.dtype(labels.dtype)
     dtype = np.dtype(np.uint8) if dtype.kind == "b" else dtype.newbyteorder("=")
     spacing = _check(path, labels, dtype, axes, spacing_um)
+    if interval_s is not None and "t" in axes:
+        spacing["t"] = float(interval_s)  # the one that is no length
     partial, there = beside(path, "partial"), path.parent.is_dir()
     try:
         last = _write(partial, labels, dtype, axes, spacing)
@@ -122,7 +127,7 @@ def _write(
     big = size >= 2**32 - 2**25
     lateral = "x" in spacing and "y" in spacing
     # tifffile squeezes planes one voxel wide, which ImageJ's metadata then no longer describe.
-    imagej = dtype.char in "BH" and not big and (lateral or not spacing) and min(shape[-2:]) > 1
+    imagej = dtype.char in "BH" and not big and (lateral or not spacing.keys() & set("zyx")) and min(shape[-2:]) > 1
     metadata: dict[str, Any] = {"axes": axes.upper()}
     resolution = None
     if imagej and lateral:
@@ -134,6 +139,9 @@ def _write(
         for axis in set("zyx") & set(spacing):
             metadata[f"PhysicalSize{axis.upper()}"] = spacing[axis]
             metadata[f"PhysicalSize{axis.upper()}Unit"] = "\N{MICRO SIGN}m"
+    if "t" in spacing:
+        times = {"finterval": spacing["t"]} if imagej else {"TimeIncrement": spacing["t"], "TimeIncrementUnit": "s"}
+        metadata.update(times)
     last: list[NDArray[Any]] = []
 
     def planes() -> Iterator[NDArray[Any]]:

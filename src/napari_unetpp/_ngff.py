@@ -6,15 +6,21 @@ stays on disk; zarr reads the chunks that are asked for.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import zarr
 
-from napari_unetpp._opened import DAMAGED, Opened, default_axes, micrometres, one_line
+from napari_unetpp._opened import DAMAGED, Opened, default_axes, micrometres, one_line, seconds, which
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+
+def is_zarr(path: Path) -> bool:
+    """Whether a folder is a zarr array or group."""
+    return any((path / name).is_file() for name in ("zarr.json", ".zarray", ".zgroup"))
 
 
 def read_zarr(path: Path, series: int | None = None) -> Opened:
@@ -25,7 +31,7 @@ def read_zarr(path: Path, series: int | None = None) -> Opened:
     ValueError
         Where the folder is no zarr, is damaged or has no such image.
     """
-    if not any((path / name).is_file() for name in ("zarr.json", ".zarray", ".zgroup")):
+    if not is_zarr(path):
         msg = f"{path} is a folder without zarr metadata; give a TIFF, an OME-Zarr or a .npy file"
         raise ValueError(msg)
     try:
@@ -50,7 +56,7 @@ def wrap_zarr(array: zarr.Array[Any], name: str) -> Opened:
     found = getattr(array.metadata, "dimension_names", None) or attributes.get("_ARRAY_DIMENSIONS")
     names = [str(name) for name in found or () if name]
     axes = _letters([{"name": n} for n in names]) if names else default_axes(array.ndim)
-    return Opened(array, axes, _says(names), name)
+    return Opened(array, axes, _says(names), name, named=bool(names))
 
 
 def _image(group: zarr.Group, path: Path, series: int | None) -> Opened:
@@ -58,7 +64,11 @@ def _image(group: zarr.Group, path: Path, series: int | None) -> Opened:
     ome = attributes.get("ome", attributes)  # 0.5 moved everything below "ome"
     images = ome.get("multiscales")
     if images is None and "bioformats2raw.layout" in ome:
-        return read_zarr(path / str(series or 0))
+        opened = read_zarr(path / str(series or 0))
+        if series is None:
+            count = sum(name.isdecimal() for name in group.group_keys())
+            opened = replace(opened, notes=(*which(0, count, opened.name), *opened.notes), count=max(1, count))
+        return opened
     wanted = series or 0
     if not images:
         members = ", ".join(sorted(group.keys())) or "nothing"
@@ -76,13 +86,20 @@ def _image(group: zarr.Group, path: Path, series: int | None) -> Opened:
     axes = [a if isinstance(a, dict) else {"name": a} for a in image.get("axes", "tczyx")]
     letters = _letters(axes)
     scale = _scale(finest, len(axes), _scale(image, len(axes), [1.0] * len(axes)))
-    spacing = {}
+    spacing, interval = {}, None
     for letter, axis, step in zip(letters or "", axes, scale, strict=False):
         length = micrometres(step, axis.get("unit"))
         if letter in "zyx" and length is not None:
             spacing[letter] = length
+        if letter == "t":
+            interval = seconds(step, axis.get("unit"))
     name = path.stem.removesuffix(".ome")
-    return Opened(array, letters, _says([a["name"] for a in axes]), name, spacing)
+    says = _says([a["name"] for a in axes])
+    notes = which(0, len(images), str(image.get("name") or "")) if series is None else ()
+    colours = False if letters and "c" in letters else None
+    return Opened(
+        array, letters, says, name, spacing, colours=colours, notes=notes, interval_s=interval, count=len(images)
+    )
 
 
 def _letters(axes: Sequence[Mapping[str, Any]]) -> str | None:

@@ -1,7 +1,7 @@
-"""What napari opens with this package: TIFF of any size, lazily, and the predictions of earlier runs.
+"""What napari opens with this package: TIFF of any size and other formats, lazily, and the predictions of earlier runs.
 
-Decides, in this order: which paths are ours (`get_tiff_reader`, `get_store_reader`), which layers a
-TIFF becomes (`read_tiff_layers`), and which a prediction store (`read_store_layers`).
+Decides, in this order: which paths are ours (`get_tiff_reader`, `get_image_reader`, `get_store_reader`), which layers an
+image becomes (`read_tiff_layers`, `read_image_layers`), and which a prediction store (`read_store_layers`).
 
 napari asks a reader for a path and gets a function or None, "not mine". It asks all plugins that
 claim the ending, so a .tif that is dropped on the window now brings up "Choose reader" with a box to
@@ -9,11 +9,12 @@ remember the answer (with napari's own reader the file is read into memory as a 
 `viewer.open(path)` in a script goes on using napari's own, `viewer.open(path, plugin="napari-unetpp")`
 this one. Folders are offered to every reader that takes folders: one that is no store is declined.
 
-napari is not imported here.
+napari is not imported here; what was chosen while an image was opened is shown by `gui.notices`, where napari runs.
 """
 
 from __future__ import annotations
 
+import sys
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 LayerData = tuple[Any, dict[str, Any], str]
 METADATA_KEY = "napari-unetpp"  # of a layer's metadata: here a `StoredLevel`, later its `LevelLayers`
+IMAGE_ENDINGS = (".h5", ".hdf5", ".mrc", ".mrcs", ".rec", ".map", ".nii", ".nii.gz", ".nd2", ".lif", ".czi")
 _SAMPLE_EDGE = 512  # voxels; three such squares show the range of an image and take no time to read
 
 
@@ -65,6 +67,18 @@ def get_tiff_reader(path: str | Sequence[str]) -> Callable[[str], list[LayerData
         return None
 
 
+def get_image_reader(path: str | Sequence[str]) -> Callable[[str], list[LayerData]] | None:
+    """A function that opens a file of another format, or a folder of planes; None for all else."""
+    if not isinstance(path, str):
+        return None
+    if Path(path).is_dir():
+        from napari_unetpp._image_files import picture_files
+        from napari_unetpp._ngff import is_zarr
+
+        return None if is_zarr(Path(path)) or not picture_files(Path(path)) else read_image_layers
+    return read_image_layers if path.lower().endswith(IMAGE_ENDINGS) and Path(path).is_file() else None
+
+
 def get_store_reader(path: str | Sequence[str]) -> Callable[[str], list[LayerData]] | None:
     """A function that opens a folder of predictions; None for any other folder."""
     from napari_unetpp.inference.folders import is_store
@@ -94,7 +108,34 @@ def read_tiff_layers(path: str | Path) -> list[LayerData]:
     path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"{path} is no file; check the name")
-    images = read_all(path)
+    return _layers(read_all(path), path)
+
+
+def read_image_layers(path: str | Path) -> list[LayerData]:
+    """A layer per image of a file (a position, a scene), or one of a folder of planes; voxels stay on the disk.
+
+    Raises
+    ------
+    FileNotFoundError
+        Where there is no such file.
+    ValueError
+        Where it cannot be read; one line for the user.
+    """
+    from napari_unetpp._formats import open_path
+
+    _, first = open_path(path)
+    images = [first]
+    try:
+        for series in range(1, first.count):
+            images.append(open_path(path, series)[1])  # noqa: PERF401 - what was opened before one that fails is closed
+    except BaseException:
+        for opened in images:
+            opened.close()
+        raise
+    return _layers(images, Path(path))
+
+
+def _layers(images: Sequence[Opened], path: Path) -> list[LayerData]:
     try:
         layers = [_layer(opened, path) for opened in images]
     except BaseException:
@@ -103,19 +144,28 @@ def read_tiff_layers(path: str | Path) -> list[LayerData]:
         raise
     for opened in images:
         _close_when_gone(opened)
+    if "napari" in sys.modules and (told := [n for _, about, _ in layers for n in about["metadata"].get("notes", ())]):
+        from napari_unetpp.gui.notices import tell
+
+        tell(path.name, told)
     return layers
 
 
 def _layer(opened: Opened, path: Path) -> LayerData:
+    from napari_unetpp._settled import simplified
     from napari_unetpp._unread import Unread
 
+    opened = simplified(opened)
     dtype, shape = opened.data.dtype, opened.data.shape
     if dtype.kind not in "buif":
         raise ValueError(f"{path} holds {dtype}; wanted are integers, floating-point numbers or bool")
     if 0 in shape:
         raise ValueError(f"{path} of shape {tuple(shape)} is empty; every axis needs at least one voxel")
-    rgb = opened.colours and dtype == "uint8" and (opened.axes or "").endswith("c") and shape[-1] in (3, 4)
+    rgb = opened.colours is True and dtype == "uint8" and (opened.axes or "").endswith("c") and shape[-1] in (3, 4)
     about: dict[str, Any] = {"name": opened.name, "metadata": {"axes": opened.axes or "", "path": str(path)}}
+    # All images of the file become layers, so that none was chosen.
+    if notes := [note for note in (*opened.notes, *opened.assumed) if "--series" not in note]:
+        about["metadata"]["notes"] = notes
     if opened.axes is not None:
         about |= placed(opened.axes[:-1] if rgb else opened.axes, opened.spacing_um)
     levels = [opened.data, *opened.coarser]

@@ -2,7 +2,8 @@
 
 Decides which image of the file is meant (`read_tiff`, `read_all`), whether the file holds all that it promises
 (`_check_whole`), how its bytes are reached (`_lazy`: a memory map where the pixels lie in one
-piece, else single strips and tiles as chunks), and what its metadata say of axes and spacing.
+piece, else single strips and tiles as chunks), and what its metadata say of spacing and time. What it says of axes,
+samples and colours is in `_tiff_pixels`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import logging
 import struct
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
@@ -18,7 +20,8 @@ import numpy as np
 import tifffile
 import zarr
 
-from napari_unetpp._opened import DAMAGED, Opened, close_nothing, micrometres, name_axes, one_line
+from napari_unetpp._opened import DAMAGED, Opened, close_nothing, micrometres, one_line, seconds, which
+from napari_unetpp._tiff_pixels import Photometric, Refused, name_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,8 +36,8 @@ _THIN_STRIP = 2**14
 _SMALL_PAGE = 2**26
 
 
-def read_tiff(path: Path, series: int | None = None) -> Opened:
-    """Open one image of a TIFF; without `series` its first.
+def read_tiff(path: Path, series: int | None = None, *, labels: bool = False) -> Opened:
+    """Open one image of a TIFF; without `series` its first. The colours of a palette of `labels` are left aside.
 
     Raises
     ------
@@ -47,8 +50,12 @@ def read_tiff(path: Path, series: int | None = None) -> Opened:
         if not 0 <= wanted < len(images):
             shapes = ", ".join(f"{i}: {s.shape}" for i, s in enumerate(images))
             msg = f"{path} has no series {wanted}; it has {shapes}"
-            raise _Refused(msg)
-        opened = _open_series(tif, path, wanted, _Closing(tif, 1))
+            raise Refused(msg)
+        opened = _open_series(tif, path, wanted, _Closing(tif, 1), labels=labels)
+        if series is None:
+            opened = replace(
+                opened, notes=(*which(0, len(images), images[0].name if tif.is_ome else ""), *opened.notes)
+            )
         if isinstance(opened.data, np.ndarray):  # the map goes with the last array that shows it
             tif.close()
         return opened
@@ -88,17 +95,13 @@ def _parsed(path: Path) -> Iterator[tifffile.TiffFile]:
         tif = _parse(path)
         try:
             yield tif
-        except _Refused as refusal:
+        except Refused as refusal:
             tif.close()
             raise ValueError(one_line(refusal)) from None
         except DAMAGED as error:
             tif.close()
             msg = f"{path} is damaged or no TIFF that can be read ({one_line(error)})"
             raise ValueError(msg) from error
-
-
-class _Refused(ValueError):
-    """A file that we refuse ourselves, in words of our own."""
 
 
 def _parse(path: Path) -> tifffile.TiffFile:
@@ -112,22 +115,32 @@ def _parse(path: Path) -> tifffile.TiffFile:
 def _images(tif: tifffile.TiffFile, path: Path) -> list[tifffile.TiffPageSeries]:
     if not tif.pages:
         msg = f"{path} is truncated: it holds no image; copy or save it again"
-        raise _Refused(msg)
+        raise Refused(msg)
     _check_chain(tif, path)
     return tif.series
 
 
-def _open_series(tif: tifffile.TiffFile, path: Path, index: int, closing: _Closing, *, pyramid: bool = False) -> Opened:
+def _open_series(
+    tif: tifffile.TiffFile,
+    path: Path,
+    index: int,
+    closing: _Closing,
+    *,
+    pyramid: bool = False,
+    labels: bool = False,
+) -> Opened:
     image, count = tif.series[index], len(tif.series)
     _check_whole(tif, image, path)
-    axes, says = _axes(tif, image)
+    named = name_image(tif, image)
+    seen = Photometric.of(tif, image, path, labels=labels)
     data, close = _lazy(tif, image, path)
+    data = seen.apply(data)
     closes, coarser = [close], []
     for level in image.levels[1:] if pyramid else ():
         if len(level.shape) == len(image.shape):
             _check_pages(level, path, tif.filehandle.size)
             smaller, close = _lazy(tif, level, path)
-            coarser.append(smaller)
+            coarser.append(seen.apply(smaller))
             closes.append(close)
 
     def close_all() -> None:
@@ -139,8 +152,38 @@ def _open_series(tif: tifffile.TiffFile, path: Path, index: int, closing: _Closi
     name = path.stem.removesuffix(".ome")
     if count > 1:
         name = f"{name} [{index}]"
-    colours = image.keyframe.photometric in {tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.YCBCR}
-    return Opened(data, axes, says, name, _spacing(tif, index, count), close_all, tuple(coarser), colours)
+    axes, samples = named.axes, named.samples
+    if data.ndim > len(image.shape):  # the colours of a palette
+        samples = data.ndim - 1
+        axes = axes and axes + "c"
+    return Opened(
+        data,
+        axes,
+        named.says,
+        name,
+        _spacing(tif, index, count),
+        close_all,
+        tuple(coarser),
+        named=named.named,
+        colours=samples is not None if data.ndim > len(image.shape) else named.colours,
+        samples=samples,
+        alpha=named.alpha,
+        notes=(*seen.notes, *_left_out(tif)),
+        assumed=named.assumed,
+        interval_s=_interval(tif, index, count),
+        count=count,
+    )
+
+
+def _left_out(tif: tifffile.TiffFile) -> tuple[str, ...]:
+    """A note on planes of the file that its metadata do not announce."""
+    if not (tif.is_ome or tif.is_imagej) or any(image.is_multifile for image in tif.series):
+        return ()
+    announced, held = sum(len(image.pages) for image in tif.series), len(tif.pages)
+    if held <= announced:
+        return ()
+    whose = "OME" if tif.is_ome else "ImageJ"
+    return (f"its {whose} metadata announce {announced} planes, the file holds {held}; the last ones are left out",)
 
 
 def _lazy(tif: tifffile.TiffFile, image: tifffile.TiffPageSeries, path: Path) -> tuple[ArrayLike, Callable[[], None]]:
@@ -178,7 +221,7 @@ def _check_chain(tif: tifffile.TiffFile, path: Path) -> None:
             f"{path} is truncated: page {count} should lie at byte {following}, but cannot be read"
             f" there ({tif.filehandle.size} bytes are left); copy or save it again"
         )
-        raise _Refused(msg)
+        raise Refused(msg)
 
 
 def _lost_description(tif: tifffile.TiffFile) -> bool:
@@ -195,14 +238,14 @@ def _check_whole(tif: tifffile.TiffFile, image: tifffile.TiffPageSeries, path: P
     size = tif.filehandle.size
     if _lost_description(tif):
         msg = f"{path} is truncated: its description lies past the end; copy or save it again"
-        raise _Refused(msg)
+        raise Refused(msg)
     if tif.is_imagej and image.kind in {"generic", "uniform"}:
         promised = (tif.imagej_metadata or {}).get("images", "more")
         msg = (
             f"{path} is truncated or damaged: ImageJ wrote {promised} images of"
             f" {tif.pages.first.nbytes} bytes, the file has {size}; copy or save it again"
         )
-        raise _Refused(msg)
+        raise Refused(msg)
     _check_pages(image, path, size)
 
 
@@ -217,11 +260,11 @@ def _check_pages(image: tifffile.TiffPageSeries, path: Path, size: int) -> None:
                 f"{path} lacks page {index} of {len(image.pages)}; put the other files of the"
                 " same OME-TIFF beside it, or save it again"
             )
-            raise _Refused(msg)
+            raise Refused(msg)
         offsets, counts = page.dataoffsets, page.databytecounts
         if not offsets or len(offsets) != len(counts):
             msg = f"{path} is truncated or damaged: page {index} is lost; copy or save it again"
-            raise _Refused(msg)
+            raise Refused(msg)
         ends = max(map(sum, zip(offsets, counts, strict=True)))
         _check_end(path, ends, page.parent.filehandle.size)
 
@@ -229,20 +272,7 @@ def _check_pages(image: tifffile.TiffPageSeries, path: Path, size: int) -> None:
 def _check_end(path: Path, end: int, size: int) -> None:
     if end > size:
         msg = f"{path} is truncated: {size} of at least {end} bytes; copy or save it again"
-        raise _Refused(msg)
-
-
-def _axes(tif: tifffile.TiffFile, image: tifffile.TiffPageSeries) -> tuple[str | None, str]:
-    """Axes of an image, and what the file says of them."""
-    letters = image.axes
-    if image.kind == "shaped" and '"axes":' not in image.keyframe.description:
-        # tifffile's own files without axes: it stores (3, y, x) as RGB planes, a guess from the
-        # length that it deprecates itself, so there only the places in the shape count.
-        ending = "YXS" if letters.endswith("YXS") else "YX"
-        letters = "Q" * (len(image.shape) - len(ending)) + ending
-    if tif.is_ome and image.kind in {"generic", "uniform"} and len(letters) > 2:
-        return None, "its OME metadata cannot be used"
-    return name_axes(letters), f"it says {letters}"
+        raise Refused(msg)
 
 
 def _spacing(tif: tifffile.TiffFile, index: int, count: int) -> dict[str, float]:
@@ -267,6 +297,16 @@ def _spacing(tif: tifffile.TiffFile, index: int, count: int) -> dict[str, float]
             if pixels_per_unit[0]:
                 found[axis] = micrometres(pixels_per_unit[1] / pixels_per_unit[0], unit)
     return {axis: value for axis, value in found.items() if value is not None}
+
+
+def _interval(tif: tifffile.TiffFile, index: int, count: int) -> float | None:
+    """Seconds between frames, from OME or ImageJ metadata."""
+    if tif.is_ome and tif.ome_metadata:
+        images = _ome_pixels(tif.ome_metadata)
+        pixels = images[index] if len(images) == count else {}
+        return seconds(pixels.get("TimeIncrement"), pixels.get("TimeIncrementUnit", "s"))
+    meta = (tif.imagej_metadata or {}) if tif.is_imagej else {}
+    return seconds(meta.get("finterval"), meta.get("tunit", "s"))
 
 
 def _ome_pixels(xml: str) -> list[dict[str, str]]:

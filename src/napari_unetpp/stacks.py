@@ -3,34 +3,39 @@
 Decides what a stack is (`Stack`: a lazy array with named axes and spacing), how one is opened from
 a file or an array (`open_stack`), whether its numbers can be predicted on (`check_finite`), and how
 labels become a TIFF (`save_labels`). Axes are named by the file or the caller and never guessed
-from a length of 3 or 4. The readers of single formats are `_tiff`, `_ngff` and `_arrays`.
+from a length of 3 or 4. `_formats` knows which reader opens which file; `_settled` decides what becomes of alpha, and
+of axes that nobody names.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_unetpp._arrays import read_npy, wrap_array
+from napari_unetpp._arrays import wrap_array
+from napari_unetpp._formats import open_path
+from napari_unetpp._image_axes import in_image_axes
 from napari_unetpp._label_tiff import save_labels
-from napari_unetpp._ngff import read_zarr
-from napari_unetpp._opened import Opened, close_nothing
+from napari_unetpp._opened import close_nothing
 from napari_unetpp._outside import nan_inside
-from napari_unetpp._tiff import SIGNATURES, read_tiff
+from napari_unetpp._settled import settled
+from napari_unetpp._views import View
 from napari_unetpp.box import ArrayLike, Box, chunk_extent, read_box
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
     from types import TracebackType
 
     from numpy.typing import NDArray
 
-__all__ = ["Stack", "check_finite", "open_stack", "save_labels"]
+    from napari_unetpp._opened import Opened
+
+__all__ = ["Stack", "aligned", "check_finite", "open_stack", "save_labels"]
 
 _AXES = "tczyx"
 _PREDICTED = "tzyx"
@@ -43,7 +48,9 @@ class Stack:
 
     `axes` holds one letter per axis of `data`, out of "tczyx"; `spacing_um` one number per axis,
     None where it is unknown and for c and t. `notes` are sentences for the user about what was chosen
-    or left out while the stack was opened, one choice each. Boxes are in prediction axes: those of `axes` except
+    or left out while the stack was opened, one choice each. `colours` tells whether the channels are red, green and
+    blue (None: unknown), `interval_s` the seconds between the frames of a time series.
+    Boxes are in prediction axes: those of `axes` except
     c, in the order t, z, y, x. Several threads may read at once. A stack closes its file on
     `close()` or at the end of a with statement.
 
@@ -67,6 +74,8 @@ class Stack:
     path: Path | None = None
     close: Callable[[], None] = close_nothing
     notes: tuple[str, ...] = ()
+    colours: bool | None = None
+    interval_s: float | None = None
 
     def __post_init__(self) -> None:
         shape, who = self.shape, str(self.path or self.name)
@@ -162,12 +171,13 @@ def open_stack(
     axes: str | None = None,
     series: int | None = None,
     spacing_um: Sequence[float | None] | None = None,
+    labels: bool = False,
 ) -> Stack:
-    """A stack from a file or an array, without reading its voxels.
+    """A stack from a file, a folder or an array, without reading its voxels.
 
-    Files are known by their content: TIFF (any size and compression, ImageJ, OME, tiled, RGB),
-    OME-Zarr (at full resolution) and plain zarr folders, .npy. Arrays are whatever is sliced like
-    numpy; of a list of resolutions (a multiscale napari layer) the first is taken.
+    docs/formats.md lists the files that can be read. Arrays are whatever is sliced like numpy; of a list of
+    resolutions (a multiscale napari layer) the first is taken. An alpha channel is dropped, and so are axes of extent 1
+    that the file does not name; `Stack.notes` tells it.
 
     Parameters
     ----------
@@ -180,6 +190,8 @@ def open_stack(
     spacing_um
         One number of micrometres or None per axis, in the order of `axes`, in place of the file's.
         A plain TIFF's resolution is ignored, since it is nearly always that of a screen.
+    labels
+        The file holds labels, not a picture: the numbers of an image with a palette are kept, and not its colours.
 
     Raises
     ------
@@ -190,27 +202,61 @@ def open_stack(
     """
     path = None
     if isinstance(source, str | os.PathLike):
-        path = Path(source).expanduser()
-        opened = _open_file(path, series)
+        path, opened = open_path(source, series, labels=labels)
     else:
         opened = wrap_array(source, series)
     try:
-        shape = tuple(opened.data.shape)
+        opened = settled(opened, axes, str(path or opened.name))
         named = axes if axes is not None else opened.axes
-        if named is None and not 2 <= len(shape) <= len(_AXES):
-            raise ValueError(f"{path or opened.name} has shape {shape}; a stack has 2 to {len(_AXES)} axes")
-        if named is None:
-            example = {2: "yx", 3: "zyx", 5: "tczyx"}.get(len(shape), "zcyx")
-            msg = (
-                f"{path or opened.name} of shape {shape} does not name its axes ({opened.says});"
-                f' pass axes, one letter out of "{_AXES}" each, like axes="{example}"'
-            )
-            raise ValueError(msg)
-        spacing = tuple(spacing_um) if spacing_um is not None else tuple(opened.spacing_um.get(axis) for axis in named)
-        return Stack(opened.data, named, spacing, opened.name, path, opened.close, opened.notes)
+        assert named is not None  # `settled` refuses an image whose axes nobody names
+        if spacing_um is None:
+            spacing_um = [opened.spacing_um.get(axis) for axis in named]
+        return Stack(
+            opened.data,
+            named,
+            tuple(spacing_um),
+            opened.name,
+            path,
+            opened.close,
+            opened.notes,
+            _colours(opened, named) if "c" in named else None,
+            opened.interval_s if "t" in named else None,
+        )
     except BaseException:
         opened.close()
         raise
+
+
+def _colours(opened: Opened, axes: str) -> bool | None:
+    """Whether the channel axis holds colours, as far as the file says it of the axis that `axes` calls c."""
+    if opened.axes is None or opened.axes.find("c") != axes.index("c"):
+        return None
+    return opened.colours
+
+
+def aligned(labels: Stack, axes: str, shape: Sequence[int]) -> Stack:
+    """Labels with the axes and extents of their image, where they differ from it in axes of extent 1 alone; else as they are.
+
+    Neither ImageJ nor OME-TIFF keeps such axes, so the labels of an image (1, y, x) come back as (y, x).
+
+    >>> labels = Stack(np.zeros((4, 5), np.uint8), "yx", (None, None), "labels")
+    >>> aligned(labels, "zyx", (1, 4, 5)).shape_predicted, aligned(labels, "zyx", (2, 4, 5)).shape_predicted
+    ((1, 4, 5), (4, 5))
+
+    Parameters
+    ----------
+    axes, shape
+        Those of the image that are predicted.
+    """
+    own = labels.shape_predicted
+    long = [axis for axis, extent in enumerate(own) if extent > 1]
+    if labels.channel_axis is not None or own == tuple(shape) or [n for n in shape if n > 1] != [own[a] for a in long]:
+        return labels
+    rest = iter(long)
+    ordered = in_image_axes(labels.data, labels.axes, labels.axes_predicted, own)
+    data = View(ordered, [next(rest) if extent > 1 else None for extent in shape])
+    spacing = dict(zip(labels.axes, labels.spacing_um, strict=True))
+    return replace(labels, data=data, axes=axes, spacing_um=tuple(spacing.get(axis) for axis in axes))
 
 
 def check_finite(stack: Stack) -> None:
@@ -266,23 +312,6 @@ def _slabs(stack: Stack) -> Iterator[Box]:
     for start in itertools.product(*map(range, [0] * len(shape), shape, steps)):
         stop = np.minimum(np.add(start, steps), shape)
         yield Box(start, tuple(stop))
-
-
-def _open_file(path: Path, series: int | None) -> Opened:
-    if not path.exists():
-        msg = f"{path} does not exist; check the name"
-        raise FileNotFoundError(msg)
-    if path.is_dir():
-        return read_zarr(path, series)
-    with path.open("rb") as file:
-        head = file.read(8)
-    if head[:4] in SIGNATURES:
-        return read_tiff(path, series)
-    if head[:6] == b"\x93NUMPY":
-        return read_npy(path, series)
-    begins = f"begins with {head!r}" if head else "is empty"
-    msg = f"{path} is no image that can be read: it {begins}; give a TIFF, OME-Zarr or .npy"
-    raise ValueError(msg)
 
 
 def _check_dtype(data: ArrayLike, name: str) -> None:

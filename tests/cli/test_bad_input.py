@@ -31,7 +31,7 @@ def nothing(path):
 def nan(path):
     stack = np.ones((3, 32, 32), np.float32)
     stack[2, 30, 3] = np.nan  # in the last plane, far from where a glance would see it
-    tifffile.imwrite(path, stack)
+    tifffile.imwrite(path, stack, photometric="minisblack")
 
 
 def far(path):

@@ -44,8 +44,10 @@ def test_crops_and_a_training_on_them(run, scans):
         *("--epochs", "1", "--steps", "1", "--batch", "1", "--json"),
     )
     assert trained.code == 0, trained.err
-    assert trained.events[0]["images"] == 2
-    assert trained.events[0]["options"]["patch"] == [4, 8, 8]
+    paired, start = trained.events[:2]
+    assert paired["pairs"] == [[f"crops/images/{name}", f"crops/labels/{name}"] for name in sorted(names)]
+    assert start["images"] == 2
+    assert start["options"]["patch"] == [4, 8, 8]
     card = load_model(scans / "new.safetensors", "cpu").card
     assert card.spacing_um == (1000, 1000, 1000)
     assert card.tiling["patch"] == [4, 8, 8]
@@ -92,9 +94,13 @@ def test_a_folder_without_its_labels_is_refused(run, scans):
     folders = ("--image", "a", "--label", "b", "-o", "new.safetensors")
     done = run("train", *folders)
     assert done.code == 2
-    assert "--label b: one.tif is missing there" in done.error_lines[0]
+    assert "--label b: b: the folder holds no label file" in done.error_lines[0]
+    (scans / "b/two.tif").write_bytes((scans / "nodules.tif").read_bytes())
+    assert (
+        "no name in b fits one in a: there are 1 image (one.tif), and 1 label" in run("train", *folders).error_lines[0]
+    )
     (scans / "a/one.tif").unlink()
-    assert "the folder holds no .tif file" in run("train", *folders).error_lines[0]
+    assert "the folder holds no image file" in run("train", *folders).error_lines[0]
 
 
 def test_a_patch_that_is_no_number_is_bad_usage(run, scans):
@@ -129,3 +135,18 @@ def test_a_new_volume_network_fits_the_spacing_unless_told_not_to(run, scans):
     done = run(*words, *steps, "-o", "c.safetensors", "--spacing", "0.5,0.5,0.5mm")
     assert load_model(scans / "c.safetensors", "cpu").spec.steps is None
     assert run("train", *words[1:5], "--base", "a.safetensors", "--isotropic", "-o", "d.safetensors").code == 2
+
+
+def test_object_numbers_beyond_a_double_stay_exact(run, scans):
+    labels = tifffile.imread(scans / "nodules.tif").astype(np.int64)
+    labels[7:9] *= 2**53 + 1
+    labels[:2, :2, :2] = -1  # not annotated, so no object
+    np.save(scans / "ids.npy", labels)
+    done = run("crops", "--image", "scan.tif", "--label", "ids.npy", "-o", "crops", *MILLIMETRES, "--json")
+    assert done.code == 0, done.err
+    made = [event for event in done.events if event["event"] == "crop"]
+    assert [event["label"] for event in made] == [1, 2**53 + 1]
+    for event in made:
+        cut = tifffile.imread(scans / "crops/labels" / event["file"])
+        assert event["label"] in cut
+        assert set(np.unique(cut)) <= {-1, 0, 1, 2**53 + 1}

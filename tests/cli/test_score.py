@@ -130,11 +130,11 @@ def test_labels_are_scored_against_labels(run, here):
 
 def test_what_cannot_be_scored(run, here, predicted):
     write_tiff(here / "small.tif", np.zeros((3, 8, 9), np.uint8), "zyx")
-    write_tiff(here / "float.tif", np.zeros((5, 40, 36), np.float32), "zyx")
+    write_tiff(here / "float.tif", np.full((5, 40, 36), 0.5, np.float32), "zyx")
     for arguments, says in (
         (("out.ome.zarr", "small.tif"), "(3, 8, 9)"),
         (("tiny.safetensors", "stack.tif", "small.tif"), "(3, 8, 9)"),
-        (("out.ome.zarr", "float.tif"), "float32"),
+        (("out.ome.zarr", "float.tif"), "float hold 0.5 at z 0, y 0, x 0; labels are whole numbers"),
         (("nothing.zarr", "labels.tif"), "does not exist"),
     ):
         done = run("score", *arguments)
@@ -160,3 +160,64 @@ def test_probabilities_are_never_taken_for_labels(run, here, files):
     assert done.code == 2
     (line,) = done.error_lines
     assert "predictions" in line
+
+
+@pytest.mark.parametrize("dress", ["rgb", "float", "negative", "int64"])
+def test_labels_in_another_form_score_the_same(run, here, predicted, dress):
+    labels = tifffile.imread(here / "labels.tif")
+    plain = run("score", "out.ome.zarr", "labels.tif", "--json")
+    seen = np.ones(labels.shape, bool)
+    if dress == "rgb":
+        tifffile.imwrite(here / "other.tif", np.stack([labels.astype(np.uint8)] * 3, -1), photometric="rgb")
+    elif dress == "float":
+        write_tiff(here / "other.tif", labels.astype(np.float32), "zyx")
+    elif dress == "int64":
+        np.save(here / "other.npy", labels.astype(np.int64) * 2**54)
+    else:
+        seen[:, :9] = False
+        write_tiff(here / "other.tif", np.where(seen, labels.astype(np.int16), -1), "zyx")
+    done = run("score", "out.ome.zarr", f"other.{'npy' if dress == 'int64' else 'tif'}", "--json")
+    assert done.code == 0, done.err
+    if dress == "negative":  # not annotated
+        notes = [e["note"] for e in done.events if e["event"] == "note"]
+        assert f"{(~seen).sum()} voxels are below 0, which means not annotated; they are left out" in notes[0]
+        assert sum(done.events[-1]["scores"][0][k] for k in ("tp", "fp", "fn", "tn")) == seen.sum()
+        found = np.asarray(predicted.probability(2)[0]) >= 128
+        assert by_level(done)["L2"] == pytest.approx(iou(found[seen], labels[seen] > 0))
+    else:
+        assert by_level(done) == by_level(plain)
+
+
+def test_gray_values_of_several_classes_are_asked_for_and_then_score_the_same(run, here):
+    write_model(here / "tiny.safetensors", classes=3)
+    labels = np.minimum(tifffile.imread(here / "labels.tif"), 2)
+    write_tiff(here / "labels.tif", labels, "zyx")
+    write_tiff(here / "gray.tif", np.array([0, 127, 255], np.uint8)[labels], "zyx")
+    assert run(*SEGMENT).code == 0
+    refused = run("score", "out.ome.zarr", "gray.tif")
+    assert refused.code == 1
+    assert refused.error_lines == [
+        "error: labels gray hold 255, but the model has only the classes 0 to 2. Values found: 0, 127, 255. If these are "
+        "labels 0 to 2 in this order, say so with --label-values 0,127,255"
+    ]
+    one, two = (
+        run("score", "out.ome.zarr", *rest, "--json")
+        for rest in (["labels.tif"], ["gray.tif", "--label-values", "0,127,255"])
+    )
+    assert by_level(two) == by_level(one)
+    assert [e["note"] for e in two.events if e["event"] == "note"] == ["the values 0,127,255 are labels 0 to 2"]
+    # one class that was asked for does not mind others
+    assert run("score", "out.ome.zarr", "gray.tif", "--foreground", "wall").code == 0
+
+
+def test_an_image_in_place_of_its_labels_is_noticed(run, here):
+    """Squares, and the noisy picture of them."""
+    labels = np.zeros((2, 40, 40), np.uint8)
+    labels[:, 5:20, 5:20], labels[:, 25:35, 20:38] = 3, 7
+    picture = (labels * 20 + np.random.default_rng(0).integers(0, 40, labels.shape)).astype(np.uint8)
+    write_tiff(here / "a.tif", labels, "zyx")
+    write_tiff(here / "b.tif", picture, "zyx")
+    done = run("score", "tiny.safetensors", "a.tif", "b.tif")
+    assert done.code == 1
+    assert "image a and labels b look exchanged" in done.error_lines[0]
+    assert run("score", "tiny.safetensors", "b.tif", "a.tif").code == 0

@@ -139,7 +139,7 @@ def test_a_channel_is_segmented_as_if_it_were_alone(run, here):
 
 
 def test_axes_can_be_named(run, here):
-    np.save(here / "movie.npy", tifffile.imread(here / "stack.tif")[:, None])
+    np.save(here / "movie.npy", np.stack([tifffile.imread(here / "stack.tif")] * 2, axis=1))
     arguments = ("segment", "movie.npy", "-o", "movie.zarr", "--model", "tiny.safetensors")
     assert "axes" in run(*arguments).err
     assert run(*arguments, "--axes", "tzyx").code == 0

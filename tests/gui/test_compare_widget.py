@@ -256,6 +256,17 @@ def test_several_classes(viewer, tmp_path, model, open_compare, qtbot, rng):
     for row, label in zip(dock.rows, labels, strict=True):
         assert row.agreement == pytest.approx(np.mean([dice(label == k, labels[1] == k) for k in (1, 2)]))
         assert row.iou == pytest.approx(np.mean([iou(label == k, truth == k) for k in (1, 2)]))
+    assert "classes 0 to 2" not in dock.advice.text()
+
+
+def test_gray_values_in_the_reference_are_told(viewer, tmp_path, model, open_compare, qtbot, rng):
+    prediction = Prediction(tmp_path, model, rng, (2, 20, 30), classes=("background", "a", "b")).fill().show(viewer)
+    viewer.add_labels(np.array([0, 127, 255])[rng.integers(0, 3, prediction.shape)], name="gray")
+    dock = open_compare()
+    dock.reference.setCurrentIndex(1)
+    settled(dock, qtbot, 8)
+    said = "gray holds label 255, but the prediction has only the classes 0 to 2"
+    qtbot.waitUntil(lambda: said in dock.advice.text(), timeout=10_000)
 
 
 def test_costs_are_those_of_the_pruned_networks(viewer, prediction, model, open_compare, qtbot):

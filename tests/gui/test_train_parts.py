@@ -30,7 +30,7 @@ def names(pairs):
         ("a.tif b.tif", "a.npy b.npy", "a.tif a.npy b.tif b.npy"),
         ("c1.tif c10.tif", "c1_l.tif c10_l.tif", "c1.tif c1_l.tif c10.tif c10_l.tif"),
         ("c10.tif c2.tif", "l10.tif l2.tif", "c2.tif l2.tif c10.tif l10.tif"),  # as one counts
-        ("x.tif y.tif", "1.tif 2.tif", "x.tif 1.tif y.tif 2.tif"),
+        ("x.tif", "1.tif", "x.tif 1.tif"),  # the only ones
         ("a.ome.tif", "a.corrections.zarr", "a.ome.tif a.corrections.zarr"),
     ],
 )
@@ -42,6 +42,11 @@ def test_files_find_each_other(images, labels, expected):
 def test_counts_that_differ_are_refused():
     with pytest.raises(ValueError, match="2 images but 1 label file"):
         match_files([Path("a.tif"), Path("b.tif")], [Path("a_l.tif")])
+
+
+def test_files_are_never_matched_by_their_order():
+    with pytest.raises(ValueError, match=r"Names do not fit: .*x.tif, y.tif.*1.tif, 2.tif"):
+        match_files([Path("x.tif"), Path("y.tif")], [Path("1.tif"), Path("2.tif")])
 
 
 def test_labels_are_counted_in_blocks_as_at_once(monkeypatch, rng):

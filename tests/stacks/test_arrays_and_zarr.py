@@ -148,7 +148,7 @@ def test_plain_zarr_arrays(tmp_path: Path, zarr_format: int) -> None:
         assert stack.axes == "zyx"
         assert whole(stack).dtype.isnative
         np.testing.assert_array_equal(whole(stack)[0], data)
-    zarr.create_array(tmp_path / "four.zarr", data=data[None], zarr_format=zarr_format)
+    zarr.create_array(tmp_path / "four.zarr", data=np.stack([data] * 2), zarr_format=zarr_format)
     with pytest.raises(ValueError, match=r'pass axes.*axes="zcyx"'):
         open_stack(tmp_path / "four.zarr")
 

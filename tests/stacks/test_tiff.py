@@ -100,15 +100,16 @@ def test_jpeg_inside_tiff(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [3, 4])
-@pytest.mark.parametrize("metadata", [{}, {"axes": "ZYX"}], ids=["unnamed", "named"])
-@pytest.mark.filterwarnings("ignore:.*stored as RGB:DeprecationWarning")
-def test_a_stack_of_three_or_four_slices_has_no_channels(tmp_path: Path, count: int, metadata: dict) -> None:
+def test_a_stack_of_three_or_four_slices_has_no_channels(tmp_path: Path, count: int) -> None:
     path = tmp_path / "few.tif"
     slices = noise((count, 20, 30))
-    tifffile.imwrite(path, slices, metadata=metadata)  # stored as RGB planes where not named
+    tifffile.imwrite(path, slices, metadata={"axes": "ZYX"})
     with open_stack(path) as stack:
         assert (stack.axes, stack.channels) == ("zyx", 1)
         np.testing.assert_array_equal(whole(stack)[0], slices)
+    tifffile.imwrite(path, slices, photometric="minisblack")
+    with open_stack(path) as stack:
+        assert (stack.axes, stack.channels) == ("zyx", 1)
 
 
 @pytest.mark.parametrize("compression", [None, "zlib"])
@@ -116,7 +117,7 @@ def test_a_stack_of_three_or_four_slices_has_no_channels(tmp_path: Path, count: 
     ("shape", "options", "axes"),
     [
         ((20, 30, 3), {"photometric": "rgb"}, "yxc"),
-        ((20, 30, 4), {"photometric": "rgb"}, "yxc"),
+        ((20, 30, 4), {"photometric": "rgb", "extrasamples": ["unspecified"]}, "yxc"),
         ((5, 20, 30, 3), {"photometric": "rgb"}, "zyxc"),
         ((5, 20, 30, 3), {"photometric": "rgb", "metadata": {"axes": "TYXS"}}, "tyxc"),
         (

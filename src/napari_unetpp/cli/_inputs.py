@@ -1,12 +1,14 @@
 """What a command works on: images and models that were named on the command line.
 
-In this order: one of them (`open_image`, `open_model`), both for each other (`open_stack_and_model`), and the model made ready for
-the stack (`make_backend`).
+`open_image` and `open_model` open one of them (`tell_note` says what was chosen at opening), `open_stack_and_model` both for
+each other, and `make_backend` makes the model ready for the stack.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from napari_unetpp.cli._output import BadUsage
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
@@ -18,10 +20,19 @@ if TYPE_CHECKING:
     from napari_unetpp.stacks import Stack
 
 
-def open_image(path: Path, axes: str | None, series: int | None) -> Stack:
+def open_image(path: Path, axes: str | None, series: int | None, say: Output, *, labels: bool = False) -> Stack:
+    """The stack of a file; what was chosen or left out while it was opened is said, a line each."""
     from napari_unetpp.stacks import open_stack
 
-    return open_stack(path, axes=axes, series=series)
+    stack = open_stack(path, axes=axes, series=series, labels=labels)
+    for note in stack.notes:
+        tell_note(stack, note, say)
+    return stack
+
+
+def tell_note(stack: Stack, note: str, say: Output) -> None:
+    say.say(f"{stack.name}: {note}")
+    say.event("note", stack=stack.path or stack.name, note=note)
 
 
 def open_model(name: str, device: str) -> Model:
@@ -39,15 +50,21 @@ def open_stack_and_model(
     axes: str | None,
     series: int | None,
     channel: int | None,
+    say: Output,
+    rgb: bool = False,
 ) -> tuple[Stack, Model]:
     """The stack as the model will see it, open as long as `opened` is, and the model."""
-    source = opened.enter_context(open_image(stack, axes, series))
+    if rgb and channel is not None:
+        raise BadUsage("--rgb takes all three channels and --channel one; leave out one of them")
+    source = opened.enter_context(open_image(stack, axes, series, say))
     network = open_model(model, device)
-    return _select_channel(source, channel, network), network
+    return _select_channel(source, channel, network, rgb), network
 
 
-def _select_channel(stack: Stack, channel: int | None, model: Model) -> Stack:
+def _select_channel(stack: Stack, channel: int | None, model: Model, rgb: bool) -> Stack:
     """That channel, or all where none is named; many channels are never thinned without being told."""
+    if rgb and stack.channels != 3:
+        raise BadUsage(f"--rgb: {stack.name} (axes {stack.axes}) has {stack.channels} channels and not 3")
     wanted = model.spec.in_channels
     if channel is not None:
         from napari_unetpp.cli._view import one_channel
@@ -58,6 +75,11 @@ def _select_channel(stack: Stack, channel: int | None, model: Model) -> Stack:
         raise ValueError(
             f"{stack.name} (axes {stack.axes}) has {stack.channels} channels where model "
             f"{model.card.name} takes {takes}; choose one with --channel 0..{stack.channels - 1}"
+        )
+    if model.intensity.replicate_gray and stack.channels == wanted == 3 and not (rgb or stack.colours):
+        raise ValueError(
+            f"{stack.name} (axes {stack.axes}) has 3 channels, and its file does not say that they are red, green and blue, "
+            f"as model {model.card.name} takes them; choose one with --channel 0..2, or all three as colours with --rgb"
         )
     return stack
 

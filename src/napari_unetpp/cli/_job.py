@@ -220,7 +220,7 @@ def check_labels_path(labels: Path, stack: Path, output: Path, overwrite: bool) 
         raise BadUsage(f"--labels {labels} is a folder; name a file")
     if not labels.exists():
         return
-    if labels.samefile(stack):
+    if stack.exists() and labels.samefile(stack):
         raise BadUsage(f"--labels {labels} is the stack itself; name another file")
     if not overwrite and str(labels.absolute()) not in _labels_of(output):
         raise FileExistsError(f"--labels {labels} exists and is not of this run; name another file, or --overwrite")
@@ -237,7 +237,7 @@ def write_labels(store: PredictionStore, path: Path, level: int, threshold: floa
     from napari_unetpp.inference.labels import label_view
     from napari_unetpp.stacks import save_labels
 
-    save_labels(path, label_view(store, level, threshold), store.axes, store.spacing_um)
+    save_labels(path, label_view(store, level, threshold), store.axes, store.spacing_um, store.interval_s)
     store.check()  # labels of a store that is gone are empty
     files = {*store.record.get("label_files", ()), str(path.absolute())}
     store.update_record({"label_files": sorted(files)})

@@ -47,6 +47,14 @@ NameOrFile = Annotated[str, typer.Argument(help="Name of a model, or a model fil
 PatchOption = Annotated[
     str | None, typer.Option(metavar="N|Z,Y,X", help="Edge of overlapping patches.  [default: 96; 64 of volumes]")
 ]
+LabelValues = Annotated[
+    str | None,
+    typer.Option(
+        metavar="V0,V1,..",
+        help="Values in the label files that stand for label 0, 1, 2.. in this order, as 0,127,255; or colours, as "
+        "#000000,#ff0000.  [default: the values are the labels]",
+    ),
+]
 StrideOption = Annotated[
     str | None, typer.Option(metavar="N|Z,Y,X", help="Distance of patches.  [default: half a patch]")
 ]
@@ -57,7 +65,12 @@ HaloOption = Annotated[
         help="What seamless tiles read around them; see `seams`.  [default: exact; bounded for volumes]",
     ),
 ]
-
+RgbOption = Annotated[
+    bool,
+    typer.Option(
+        "--rgb", help="The three channels of STACK are red, green and blue, also where its file does not say so."
+    ),
+]
 
 IntensityOption = Annotated[
     IntensityOver | None,

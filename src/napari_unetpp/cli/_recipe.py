@@ -8,18 +8,22 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from napari_unetpp.cli._inputs import open_image
-from napari_unetpp.cli._output import BadUsage, Failure
+from napari_unetpp.cli._inputs import open_image, tell_note
+from napari_unetpp.cli._output import BadUsage, Failure, Output
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from napari_unetpp.label_values import LabelMap
     from napari_unetpp.model.card import Card
     from napari_unetpp.model.checkpoint import Model
     from napari_unetpp.model.spec import NetworkSpec
+    from napari_unetpp.stacks import Stack
+    from napari_unetpp.training.label_files import Matched
     from napari_unetpp.training.options import TrainOptions
     from napari_unetpp.training.pairs import Pair
 
+_SHOWN = 10  # pairs of a folder that are told one by one
 _UNITS = {"um": 1.0, "mm": 1e3, "nm": 1e-3}
 
 
@@ -58,31 +62,74 @@ def parse_spacing(option: str, text: str | None) -> tuple[float, ...] | None:
     return numbers
 
 
-def listed(images: Sequence[Path], labels: Sequence[Path], first: str, second: str) -> tuple[list[Path], list[Path]]:
-    """Images and the labels of each; a folder stands for the TIFF files in it, those of its labels having the same names."""
+def listed(
+    images: Sequence[Path], labels: Sequence[Path], first: str, second: str, say: Output
+) -> tuple[list[Path], list[Path]]:
+    """Images and the labels of each; a folder stands for the image files in it, whose labels are found by name, and shown."""
     check_counts(first, images, second, labels)
     found: tuple[list[Path], list[Path]] = ([], [])
     for image, label in zip(images, labels, strict=True):
-        files = _tiffs(image)
-        if files is None:
+        if not is_plain_folder(image):
+            if is_plain_folder(label):
+                raise BadUsage(f"{second} {label} is a folder, but {first} {image} is a file; name the label file")
             found[0].append(image)
             found[1].append(label)
             continue
-        if not files:
-            raise BadUsage(f"{first} {image}: the folder holds no .tif file; name the images themselves")
-        beside = [label / file.name for file in files]
-        if missing := [path for path in beside if not path.exists()]:
-            raise BadUsage(f"{second} {label}: {missing[0].name} is missing there; name each label file as its image")
-        found[0].extend(files)
-        found[1].extend(beside)
+        if not is_plain_folder(label):
+            raise BadUsage(f"{first} {image} is a folder, so {second} {label} must be the folder with its labels")
+        from napari_unetpp.training.label_files import match_folders
+
+        try:
+            matched = match_folders(image, label)
+        except ValueError as error:
+            raise BadUsage(f"{first} {image}, {second} {label}: {error}") from None
+        show_pairs(matched, image, label, say)
+        found[0].extend(path for path, _ in matched.pairs)
+        found[1].extend(path for _, path in matched.pairs)
     return found
 
 
-def _tiffs(path: Path) -> list[Path] | None:
-    """TIFF files of a plain folder, by name; None for a file, or a folder that is an image itself (zarr)."""
-    if not path.is_dir() or any((path / name).exists() for name in ("zarr.json", ".zarray", ".zgroup")):
-        return None
-    return sorted(file for file in path.iterdir() if file.suffix.lower() in (".tif", ".tiff") and file.name[0] != ".")
+def show_pairs(matched: Matched, image: Path, label: Path, say: Output) -> None:
+    """Say which files of two folders belong together, and which are left out."""
+    count = len(matched.pairs)
+    say.say(f"{image} with labels of {label}: {count} pair{'s' * (count != 1)}")
+    for one, other in matched.pairs[:_SHOWN]:
+        say.say(f"  {one.relative_to(image)} + {other.relative_to(label)}")
+    if count > _SHOWN:
+        say.say(f"  and {count - _SHOWN} more")
+    for line in matched.left_lines():
+        say.say(f"note: {line}")
+    say.event(
+        "pairs",
+        pairs=[list(map(str, pair)) for pair in matched.pairs],
+        images_left=list(map(str, matched.images_left)),
+        labels_left=list(map(str, matched.labels_left)),
+    )
+
+
+def is_plain_folder(path: Path) -> bool:
+    """Whether a path is a folder of files, and neither a file nor an image that is a folder (zarr)."""
+    return path.is_dir() and not any((path / name).exists() for name in ("zarr.json", ".zarray", ".zgroup"))
+
+
+def parse_label_values(text: str | None) -> LabelMap | None:
+    from napari_unetpp.label_values import parse_values
+
+    try:
+        return None if text is None else parse_values(text)
+    except ValueError as error:
+        raise BadUsage(str(error)) from None
+
+
+def tell_notes(pairs: Sequence[Pair], say: Output) -> None:
+    """Say once what was chosen when the labels were opened; of many files alike, the first and the number."""
+    kinds: dict[str, list[Stack]] = {}
+    for pair in pairs:
+        for note in pair.label.notes:
+            kinds.setdefault(note, []).append(pair.label)
+    for note, labels in kinds.items():
+        more = len(labels) - 1
+        tell_note(labels[0], note + (f" (and so for {more} other label file{'s' * (more > 1)})" if more else ""), say)
 
 
 def open_pairs(
@@ -91,12 +138,17 @@ def open_pairs(
     axes: str | None,
     label_axes: str | None,
     opened: ExitStack,
+    say: Output,
     *,
     spacing_um: tuple[float, ...] | None = None,
+    values: LabelMap | None = None,
 ) -> list[Pair]:
-    """Images with their labels, closed with `opened`; `spacing_um` per axis (z,) y, x is in place of what the images say."""
+    """Images with their labels, closed with `opened`; `spacing_um` per axis (z,) y, x is in place of what the images say.
+
+    `values` says what stands for label 0, 1, 2 in label files; corrections have their own numbers.
+    """
     return [
-        _open_pair(image, label, axes, label_axes, opened, spacing_um)
+        _open_pair(image, label, axes, label_axes, opened, say, spacing_um, values)
         for image, label in zip(images, labels, strict=True)
     ]
 
@@ -107,13 +159,16 @@ def _open_pair(
     axes: str | None,
     label_axes: str | None,
     opened: ExitStack,
+    say: Output,
     spacing_um: tuple[float, ...] | None = None,
+    values: LabelMap | None = None,
 ) -> Pair:
     """An image with its label file, or with the folder of its corrections."""
+    from napari_unetpp.label_stacks import open_labels
     from napari_unetpp.training.corrections import is_corrections, open_corrections
     from napari_unetpp.training.pairs import Pair, corrections_pair
 
-    stack = opened.enter_context(open_image(image, axes, None))
+    stack = opened.enter_context(open_image(image, axes, None, say))
     if spacing_um is not None:
         spatial = [axis for axis in "zyx" if axis in stack.axes]
         if len(spatial) != len(spacing_um):
@@ -124,10 +179,10 @@ def _open_pair(
         stack = replace(stack, spacing_um=tuple(named.get(axis) for axis in stack.axes))
     if is_corrections(label):
         return corrections_pair(stack, open_corrections(label))
-    return Pair(stack, opened.enter_context(open_image(label, label_axes, None)))
+    return Pair(stack, opened.enter_context(open_labels(label, axes=label_axes, values=values, image=stack)))
 
 
-def known_pairs(base: Model, opened: ExitStack) -> list[Pair]:
+def known_pairs(base: Model, opened: ExitStack, say: Output) -> list[Pair]:
     """What the base was trained on, as far as it is still where it was."""
     from napari_unetpp.training.at_hand import known_data
 
@@ -137,7 +192,7 @@ def known_pairs(base: Model, opened: ExitStack) -> list[Pair]:
             f"where the training data of {base.card.name!r} are is not known here; name them with --replay-image and "
             "--replay-label, or leave out --replay-known"
         )
-    return [_open_pair(source.image, source.label, None, None, opened) for source in sources]
+    return [_open_pair(source.image, source.label, None, None, opened, say) for source in sources]
 
 
 def class_names(labels: Sequence[Path]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from napari_unetpp.cli._output import BadUsage, Bar, Output, reported
-from napari_unetpp.cli._recipe import listed, open_pairs, parse_spacing
+from napari_unetpp.cli._recipe import listed, open_pairs, parse_spacing, tell_notes
 
 
 @reported
@@ -36,7 +36,8 @@ def crops(
     """Resample labelled stacks and cut a crop around each object: pairs of TIFF files to train on."""
     from napari_unetpp.training.crops import CropRule, write_crops
 
-    images, labels = listed(image, label, "--image", "--label")
+    say = Output(as_json)
+    images, labels = listed(image, label, "--image", "--label", say)
     wanted, old = parse_spacing("--spacing", spacing), parse_spacing("--image-spacing", image_spacing)
     try:
         voxels = tuple(int(part) for part in extent.split(","))
@@ -44,10 +45,10 @@ def crops(
     except ValueError as error:
         text = str(error) if str(error).startswith("spacing") else f"--extent {extent}: give whole numbers, as 64,64,64"
         raise BadUsage(text) from None
-    say = Output(as_json)
     count = 0
     with ExitStack() as opened:
-        pairs = open_pairs(images, labels, axes, label_axes, opened, spacing_um=old)
+        pairs = open_pairs(images, labels, axes, label_axes, opened, say, spacing_um=old)
+        tell_notes(pairs, say)
         events = write_crops(pairs, rule, output)
         with Bar(say, "crops", len(pairs)) as bar, closing(events):  # type: ignore[type-var]
             for event in events:

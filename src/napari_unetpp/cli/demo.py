@@ -38,8 +38,8 @@ def demo(
     say = Output(as_json)
     image, truth = sample_path("nuclei"), sample_path("nuclei_labels")
     with ExitStack() as opened:
-        stack = opened.enter_context(open_image(image, None, None))
-        labels = opened.enter_context(open_image(truth, None, None))
+        stack = opened.enter_context(open_image(image, None, None, say))
+        labels = opened.enter_context(open_image(truth, None, None, say))
         model = open_model(DEFAULT_MODEL, device)
         tiling = options.choose_tiling(model, None, None, None, None)
         backend = make_backend(model, stack, "auto", say)

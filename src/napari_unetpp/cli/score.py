@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from napari_unetpp.cli import _options as options
-from napari_unetpp.cli._inputs import make_backend, open_image, open_stack_and_model
+from napari_unetpp.cli._inputs import make_backend, open_stack_and_model, tell_note
 from napari_unetpp.cli._job import Job, run
 from napari_unetpp.cli._output import BadUsage, Bar, Output, reported
+from napari_unetpp.cli._recipe import parse_label_values
+from napari_unetpp.stacks import aligned
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from napari_unetpp.box import ArrayLike, Box
     from napari_unetpp.evaluation import LevelScore
     from napari_unetpp.inference.store import PredictionStore
+    from napari_unetpp.label_values import LabelMap
     from napari_unetpp.stacks import Stack
 
 COLUMNS = {
@@ -62,10 +65,12 @@ def score(
     ] = options.Unpainted.background,
     threshold: Annotated[float, typer.Option(min=0.0, max=1.0, help="Least probability of the class.")] = 0.5,
     tolerance: Annotated[float, typer.Option(min=0.0, help="Voxels that a boundary may be off.")] = 2.0,
+    label_values: options.LabelValues = None,
     axes: Annotated[str | None, typer.Option(help="Axes of STACK, as tzcyx.")] = None,
     label_axes: Annotated[str | None, typer.Option(help="Axes of LABELS, as zyx.")] = None,
     series: Annotated[int | None, typer.Option(min=0, help="Which image of STACK.")] = None,
     channel: Annotated[int | None, typer.Option(min=0, help="Which channel of STACK.")] = None,
+    rgb: options.RgbOption = False,
     tiling: Annotated[options.TilingKind | None, typer.Option(help="With MODEL: by default its own.")] = None,
     patch: options.PatchOption = None,
     stride: options.StrideOption = None,
@@ -77,25 +82,32 @@ def score(
     """Score L1..L4 and their ensemble against labels."""
     if len(files) not in (2, 3):
         raise BadUsage(f"score takes PREDICTION LABELS, or MODEL STACK LABELS; {len(files)} files were given")
+    from napari_unetpp.label_stacks import check_labels
+
     options.check_device(device)
-    say = Output(as_json)
+    say, values, path = Output(as_json), parse_label_values(label_values), Path(files[-1])
     with ExitStack() as opened:
-        labels = opened.enter_context(_open_labels(Path(files[-1]), label_axes))
         if len(files) == 3:
             image, model = open_stack_and_model(
-                opened, Path(files[1]), files[0], device, axes=axes, series=series, channel=channel
+                opened, Path(files[1]), files[0], device, axes=axes, series=series, channel=channel, say=say, rgb=rgb
             )
+            labels = opened.enter_context(_open_labels(path, label_axes, values, image))
             chosen = options.choose_tiling(model, tiling, patch, stride, aggregate, halo)
             deepest = max(options.parse_levels(level, model.spec.heads))
             backend = make_backend(model, image, "auto", say)
             tiles = options.plan(image.shape_predicted, backend, chosen, deepest)
-            _same_extent(image.shape_predicted, labels, files[1])  # before the work, not after it
+            fitted = aligned(labels, image.axes_predicted, image.shape_predicted)
+            _same_extent(image.shape_predicted, fitted, files[1])  # before the work, not after it
+            below = check_labels(labels, _counted(foreground, model.spec.classes), unpainted.value == "ignore")
             folder = opened.enter_context(TemporaryDirectory(prefix="napari-unetpp-"))
             output = Path(folder) / "score.ome.zarr"
             store, _ = run(Job(image, model, tiles, output, backend), say)
             source = of_store(store, level, labels)
         else:
+            labels = opened.enter_context(_open_labels(path, label_axes, values))
             source = _open_prediction(Path(files[0]), level, labels, opened)
+            below = check_labels(labels, _counted(foreground, len(source.classes)), unpainted.value == "ignore")
+        tell_labels(labels, below, say)
         rows = score_source(source, foreground, unpainted.value, threshold, tolerance, say)
         say.event("result", scores=report(rows, tolerance, say), tolerance=tolerance)
 
@@ -111,12 +123,25 @@ class Source:
     is_labels: bool = False  # a label image instead of probabilities
 
 
-def _open_labels(path: Path, axes: str | None) -> Stack:
+def _open_labels(path: Path, axes: str | None, values: LabelMap | None = None, image: Stack | None = None) -> Stack:
     from napari_unetpp.inference.folders import is_store
+    from napari_unetpp.label_stacks import open_labels
 
     if is_store(path) or is_store(path.parent):
         raise BadUsage(f"{path} holds predictions where labels are wanted; name the labels last")
-    return open_image(path, axes, None)
+    return open_labels(path, axes=axes, values=values, image=image)
+
+
+def tell_labels(labels: Stack, below: int, say: Output) -> None:
+    """Say what was chosen when the labels were opened, and how many voxels are left out."""
+    left = f"{below} voxels are below 0, which means not annotated; they are left out of the scores"
+    for note in (*labels.notes, *([left] if below else [])):
+        tell_note(labels, note, say)
+
+
+def _counted(foreground: str | None, classes: int) -> int:
+    """How many classes the labels may have; 1 where any label will do, because one class alone is scored."""
+    return classes if foreground is None else 1
 
 
 def _open_prediction(path: Path, level: str, labels: Stack, opened: ExitStack) -> Source:
@@ -129,8 +154,9 @@ def _open_prediction(path: Path, level: str, labels: Stack, opened: ExitStack) -
 
     if is_store(path.parent):
         raise BadUsage(f"{path} is a part of the predictions {path.parent}; name those, and the level with --level")
-    given = opened.enter_context(open_image(path, None, None))
+    given = opened.enter_context(_open_labels(path, None))
     shape = given.shape_predicted
+    labels = aligned(labels, given.axes_predicted, shape)
     _same_extent(shape, labels, str(path))
     origin = (0,) * len(shape)
     return Source(
@@ -146,6 +172,7 @@ def of_store(store: PredictionStore, level: str, labels: Stack) -> Source:
     from napari_unetpp.evaluation import label_planes, stored_levels
 
     chosen = options.parse_levels(level, store.levels)
+    labels = aligned(labels, store.axes, store.shape)
     origin = [0] * len(store.shape)
     region = store.record.get("region")
     if region is not None and labels.shape_predicted != store.shape:
@@ -169,10 +196,13 @@ def of_store(store: PredictionStore, level: str, labels: Stack) -> Source:
 
 
 def _same_extent(shape: tuple[int, ...], labels: Stack, name: str) -> None:
+    from napari_unetpp.label_stacks import shape_hint
+
     if labels.shape_predicted != tuple(shape):
         raise ValueError(
             f"{name} has shape {tuple(shape)} and its labels {labels.name} have "
             f"{labels.shape_predicted} ({labels.axes_predicted}); they must be the same"
+            + shape_hint(tuple(shape), labels.shape_predicted, labels.axes_predicted)
         )
 
 

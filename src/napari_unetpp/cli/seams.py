@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 @reported
 def seams(
-    stack: Annotated[Path, typer.Argument(metavar="STACK", help="TIFF, OME-Zarr or npy.")],
+    stack: Annotated[
+        Path, typer.Argument(metavar="STACK", help='An image, a folder of planes, or a pattern like "p*.png".')
+    ],
     model: Annotated[str, typer.Option(metavar="NAME|FILE", help="Model, see `models list`.")] = DEFAULT_MODEL,
     halo: Annotated[
         list[int] | None,
@@ -35,13 +37,16 @@ def seams(
     axes: Annotated[str | None, typer.Option(help="Axes of STACK, if its file does not name them, as tzcyx.")] = None,
     series: Annotated[int | None, typer.Option(min=0, help="Which image of the file.")] = None,
     channel: Annotated[int | None, typer.Option(min=0, help="Which channel of STACK.")] = None,
+    rgb: options.RgbOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """Measure on a few tiles of a stack what a halo shorter than the exact one does to the labels."""
     options.check_device(device)
     say = Output(as_json)
     with ExitStack() as opened:
-        image, network = open_stack_and_model(opened, stack, model, device, axes=axes, series=series, channel=channel)
+        image, network = open_stack_and_model(
+            opened, stack, model, device, axes=axes, series=series, channel=channel, say=say, rgb=rgb
+        )
         options.choose_levels(network.spec, level)
         backend = make_backend(network, image, "fp32", say)  # whose rounding is far below what is measured
         from napari_unetpp.inference.seams import seam_errors

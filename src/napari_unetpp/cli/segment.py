@@ -19,7 +19,9 @@ from napari_unetpp.model.zoo import DEFAULT_MODEL
 
 @reported
 def segment(
-    stack: Annotated[Path, typer.Argument(metavar="STACK", help="TIFF, OME-Zarr or npy.")],
+    stack: Annotated[
+        Path, typer.Argument(metavar="STACK", help='An image, a folder of planes, or a pattern like "p*.png".')
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT.ome.zarr", help="Where L1..L4 go.")],
     model: Annotated[str, typer.Option(metavar="NAME|FILE", help="Model, see `models list`.")] = DEFAULT_MODEL,
     level: Annotated[
@@ -83,6 +85,7 @@ def segment(
             "come back on the grid of STACK.",
         ),
     ] = None,
+    rgb: options.RgbOption = False,
     cluster: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Not available yet.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another run's predictions.")] = False,
@@ -96,7 +99,9 @@ def segment(
     budget = options.parse_memory(memory) if memory is not None else None
     say = Output(as_json)
     with ExitStack() as opened:
-        image, network = open_stack_and_model(opened, stack, model, device, axes=axes, series=series, channel=channel)
+        image, network = open_stack_and_model(
+            opened, stack, model, device, axes=axes, series=series, channel=channel, say=say, rgb=rgb
+        )
         image = respaced(image, parse_spacing("--spacing", spacing))
         network = options.choose_intensity(network, intensity)
         options.choose_levels(network.spec, level)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,8 +22,10 @@ from napari_unetpp.cli._recipe import (
     new_card,
     new_network,
     open_pairs,
+    parse_label_values,
     parse_spacing,
     settings_of,
+    tell_notes,
 )
 from napari_unetpp.cli._training import run
 
@@ -50,11 +53,15 @@ class TrainPrecision(StrEnum):
 
 @reported
 def train(
-    image: Annotated[list[Path], typer.Option(metavar="A.tif", help="An image stack, or a folder; may be repeated.")],
+    image: Annotated[
+        list[Path], typer.Option(metavar="A.tif", help="An image stack, or a folder of images; may be repeated.")
+    ],
     label: Annotated[
         list[Path],
         typer.Option(
-            metavar="A_labels.tif", help="Labels of the image at the same place, or the folder of its corrections."
+            metavar="A_labels.tif",
+            help="Labels of the image at the same place, the folder of its corrections, or the folder with labels "
+            "for a folder of images, which are matched by name.",
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="MODEL.safetensors", help="The new model.")],
@@ -97,6 +104,7 @@ def train(
     validation_label: Annotated[list[Path] | None, typer.Option(help="Its labels.")] = None,
     axes: Annotated[str | None, typer.Option(help="Axes of the images, as tzcyx.")] = None,
     label_axes: Annotated[str | None, typer.Option(help="Axes of the labels.")] = None,
+    label_values: options.LabelValues = None,
     spacing: Annotated[
         str | None,
         typer.Option(metavar="Z,Y,X[um|mm|nm]", help="Of the images, as 1,1,1mm, in place of what they say."),
@@ -147,11 +155,13 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """Train a model on labelled stacks, from scratch or from another model."""
-    image, label = listed(image, label, "--image", "--label")
+    say = Output(as_json)
+    image, label = listed(image, label, "--image", "--label", say)
     held_images, held_labels = listed(
-        validation_image or [], validation_label or [], "--validation-image", "--validation-label"
+        validation_image or [], validation_label or [], "--validation-image", "--validation-label", say
     )
-    old_images, old_labels = listed(replay_image or [], replay_label or [], "--replay-image", "--replay-label")
+    old_images, old_labels = listed(replay_image or [], replay_label or [], "--replay-image", "--replay-label", say)
+    values = parse_label_values(label_values)
     if base is None and (old_images or replay_known):
         raise BadUsage("--replay-image and --replay-known repeat what a --base was trained on; name one")
     new = {
@@ -178,7 +188,6 @@ def train(
     if output.suffix != ".safetensors":
         raise BadUsage(f"--output {output}: a model file ends in .safetensors")
     spacing_um = parse_spacing("--spacing", spacing)
-    say = Output(as_json)
     settings = settings_of(
         epochs=epochs,
         steps=steps,
@@ -202,15 +211,19 @@ def train(
         encoder_weights=encoder_weights,
     )
     with ExitStack() as opened:
-        pairs = open_pairs(image, label, axes, label_axes, opened, spacing_um=spacing_um)
-        held = open_pairs(held_images, held_labels, axes, label_axes, opened, spacing_um=spacing_um)
-        old = open_pairs(old_images, old_labels, axes, label_axes, opened, spacing_um=spacing_um)
+        spaced = partial(
+            open_pairs, axes=axes, label_axes=label_axes, opened=opened, say=say, spacing_um=spacing_um, values=values
+        )
+        pairs = spaced(image, label)
+        held = spaced(held_images, held_labels)
+        old = spaced(old_images, old_labels)
+        tell_notes([*pairs, *held, *old], say)
         start: Model | NetworkSpec
         card = None
         if base is not None:
             start = open_model(base, device)
             if replay_known:
-                old += known_pairs(start, opened)
+                old += known_pairs(start, opened, say)
         else:
             classes = classes or class_names(label)
             channels = {pair.image.channels for pair in pairs}

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_unetpp.box import Box
-from napari_unetpp.evaluation.levels import ENSEMBLE, Unpainted
+from napari_unetpp.evaluation.levels import ENSEMBLE, Unpainted, left_out
 from napari_unetpp.evaluation.scores import Confusion, confusion
 from napari_unetpp.inference.folders import damaged
 from napari_unetpp.inference.labels import choose_labels
@@ -179,10 +179,8 @@ def _labels(store: PredictionStore, box: Box, threshold: float) -> list[NDArray[
 def _truth(reference: Reference, box: Box) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
     """Labels of the reference, and which voxels are left out."""
     labels = np.asarray(reference.read(box))
-    if reference.unpainted == "background":
-        return labels, None
-    ignore: NDArray[np.bool_] = labels == 0
-    return labels.astype(np.int64) - 1, ignore
+    ignore = left_out(labels, reference.unpainted)
+    return (labels if reference.unpainted == "background" else labels.astype(np.int64) - 1), ignore
 
 
 def pieces(box: Box, store: PredictionStore) -> Iterator[Box]:

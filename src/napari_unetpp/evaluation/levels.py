@@ -96,7 +96,7 @@ def score_levels(
         label above 0 against the background. 0: the background itself.
     unpainted
         "ignore": 0 in the reference is "not annotated" and left out, 1 is background and 2, 3..
-        are labels 1, 2... "background": 0 is background and every voxel counts.
+        are labels 1, 2... "background": 0 is background. Numbers below 0 are left out in either case.
     threshold
         Of a single class channel: positive is `probability >= threshold`. With several channels
         the largest wins.
@@ -141,9 +141,9 @@ def score_planes(
     annotated = 0
     for index in np.ndindex(tuple(reference.shape[:-2])):
         labels = np.asarray(reference[index] if index else reference[...])
-        ignore = labels == 0 if unpainted == "ignore" else None
-        if ignore is not None:
-            labels = np.where(ignore, 0, labels.astype(np.int64) - 1)
+        ignore = left_out(labels, unpainted)
+        if unpainted == "ignore":
+            labels = np.where(labels == 0, 0, labels.astype(np.int64) - 1)
         if ignore is None or not ignore.all():
             annotated += labels.size
             truth = labels > 0 if foreground is None else labels == foreground
@@ -155,7 +155,7 @@ def score_planes(
                 scores[name] = _add(scores[name], probability, positive, truth, ignore, tolerance)
         yield list(scores.values())
     if not annotated:
-        raise ValueError("the reference holds no annotated voxel (0 means not annotated, 1 background)")
+        raise ValueError("the reference holds no annotated voxel (0 and below mean not annotated, 1 background)")
 
 
 def level_enough(scores: Mapping[int, float], tolerance: float = LEVEL_TOLERANCE) -> int:
@@ -187,6 +187,13 @@ def _check(levels: Mapping[str, ArrayLike], reference: ArrayLike, foreground: in
             )
         if foreground is not None and array.shape[0] > 1 and not 0 <= foreground < array.shape[0]:
             raise ValueError(f"there is no class {foreground}; {name} has 0..{array.shape[0] - 1}")
+
+
+def left_out(labels: NDArray[Any], unpainted: Unpainted) -> NDArray[np.bool_] | None:
+    """Which voxels of a reference are not annotated; None where all are."""
+    if unpainted == "ignore":
+        return labels <= 0
+    return labels < 0 if labels.dtype.kind == "i" and (labels < 0).any() else None
 
 
 def _add(

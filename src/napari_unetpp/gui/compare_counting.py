@@ -39,6 +39,8 @@ class Counting(QObject):
         Against the deepest level, and against the reference where there is one.
     last : Turn
         How many tiles are on the disk, of how many, and how many of them are still to be counted.
+    highest : int
+        The highest label that was found in the reference.
     """
 
     changed = Signal()
@@ -52,6 +54,7 @@ class Counting(QObject):
         self.agreement: Tally | None = None
         self.score: Tally | None = None
         self.last = Turn(0, 0, 0)
+        self.highest = 0
         self._unpainted: Unpainted = "background"
         self._reference: Reference | None = None
         self._tiles: Tiles | None = None
@@ -94,6 +97,18 @@ class Counting(QObject):
         self.changed.emit()
         self._start()
 
+    def beyond(self) -> str:
+        """A line about labels of the reference that are no class of the prediction; empty where there are none."""
+        if self.levels is None or self.layer is None or len(self.levels.store.classes) == 1:
+            return ""
+        last = len(self.levels.store.classes) - 1
+        if self.highest - (self._unpainted == "ignore") <= last:
+            return ""
+        return (
+            f"{self.layer.name} holds label {self.highest}, but the prediction has only the classes 0 to {last}; such labels count "
+            "as none of its classes. Give gray values the numbers 0, 1, 2 first."
+        )
+
     def resume(self) -> None:
         """Look again, after the dock was out of sight."""
         if self._job is None:
@@ -106,6 +121,7 @@ class Counting(QObject):
             self.layer.events.data.disconnect(self._on_data)
             self.layer.events.visible.disconnect(self._on_visible)
         self.layer = self._reference = self.score = None
+        self.highest = 0
 
     def _anew(self, _threshold: object = None) -> None:
         """Forget all counts."""
@@ -158,6 +174,7 @@ class Counting(QObject):
             self.agreement.put(event.number, event.agreement)
         if self.score is not None and event.score is not None:
             self.score.put(event.number, event.score)
+            self.highest = max(self.highest, event.highest)
         self._found = True
         self.changed.emit()
 

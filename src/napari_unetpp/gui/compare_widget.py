@@ -173,7 +173,7 @@ class CompareWidget(ComparePanel):
         if self.advised.level is not None and not self._chose:
             with QSignalBlocker(self.table):
                 self.table.choose(self.advised.level)
-        self.advice.setText(self.advised.reason)
+        self.advice.setText(" ".join(filter(None, (self.counting.beyond(), self.advised.reason))))
         counted = self.counting.agreement.tiles if self.counting.agreement else 0
         self.counted.setText(progress(counted, self.counting.last.total) if self.levels else "")
         self.show_width()

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Generator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from napari_unetpp.box import Box
     from napari_unetpp.evaluation.agreement import Reference
     from napari_unetpp.inference.store import PredictionStore
     from napari_unetpp.inference.tiles import Tiles
@@ -54,11 +56,15 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """Counts of one tile: against the deepest level, and against the reference; None is what was not asked for."""
+    """Counts of one tile: against the deepest level, and against the reference; None is what was not asked for.
+
+    `highest` is the highest label of the reference in it.
+    """
 
     number: int
     agreement: NDArray[np.int64] | None
     score: NDArray[np.int64] | None
+    highest: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,15 +166,24 @@ def count(asked: Asked) -> Generator[Opened | Counted, None, Turn]:
         if place and time.monotonic() > ends:  # a tile at least, however long it takes
             return Turn(int(done.sum()), len(tiles), len(missing) - place)
         others: list[Reference | None] = [] if agreed[number] else [None]
-        if not scored[number]:
-            others.append(asked.reference)
+        highest: list[int] = [0]
+        if not scored[number] and asked.reference is not None:
+            others.append(replace(asked.reference, read=partial(_noting, asked.reference.read, highest)))
         counts = count_tile(store, tiles.tile(tiles.index(number)).inner, others, asked.threshold)
         yield Counted(
             number,
             agreement=None if agreed[number] else counts[0],
             score=None if scored[number] else counts[-1],
+            highest=max(highest),
         )
     return Turn(int(done.sum()), len(tiles), 0)
+
+
+def _noting(read: Callable[[Box], NDArray[Any]], highest: list[int], box: Box) -> NDArray[Any]:
+    """The labels of a box; their highest is noted."""
+    labels = read(box)
+    highest.append(int(labels.max(initial=0)))
+    return labels
 
 
 def measure(path: Path, levels: tuple[int, ...]) -> Generator[Measured]:

@@ -97,5 +97,7 @@ def command_line(
         value = request.options.get(key, USUAL.get(key))
         if value != USUAL.get(key):
             words += [option, str(value) if not isinstance(value, tuple | list) else ",".join(map(str, value))]
+    if values := next((pair.values for pair in request.pairs if pair.values), ()):
+        words += ["--label-values", ",".join(map(str, values))]
     words += ["--balance"] * bool(request.options.get("balance")) + ["--replay-known"] * request.replay
     return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)

@@ -7,14 +7,13 @@ in a line (`facts_text`), and what a network can be taught with it (`targets_of`
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from napari_unetpp.box import Box
+from napari_unetpp.label_values import count_values, needs_map
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,6 +42,8 @@ class PairFacts:
         Number of boxes that alone count; None where all does.
     classes : tuple of str
         Names that the labels themselves give to 1, 2 .. (without the background).
+    notes : tuple of str
+        What was chosen or left out when the files were opened, a sentence each.
     """
 
     shape: tuple[int, ...]
@@ -53,6 +54,7 @@ class PairFacts:
     unpainted: str | None = None
     reviewed: int | None = None
     classes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def look_at_pair(request: PairRequest) -> Generator[PairFacts | int]:
@@ -71,9 +73,9 @@ def look_at_pair(request: PairRequest) -> Generator[PairFacts | int]:
         boxes = pair.reviewed if pair.reviewed is not None else (whole,)
         total, read, counts, many = sum(box.size for box in boxes), 0, Counter[int](), False
         for box in (part for reviewed in boxes for part in _blocks(reviewed)):
-            found, numbers = np.unique(pair.label.read(box), return_counts=True)
+            found = count_values(pair.label.read(box), MOST_NUMBERS + 1)
             many = many or len(found) + len(counts) > MOST_NUMBERS
-            counts.update(dict(zip(found[:MOST_NUMBERS].tolist(), numbers[:MOST_NUMBERS].tolist(), strict=True)))
+            counts.update(found)
             read += box.size
             yield 100 * read // max(total, 1)
         classes = corrections.classes if corrections is not None else ()
@@ -86,6 +88,7 @@ def look_at_pair(request: PairRequest) -> Generator[PairFacts | int]:
             pair.unpainted,
             len(pair.reviewed) if pair.reviewed is not None else None,
             tuple(info.name for info in (classes if len(classes) == 1 else classes[1:])),
+            (*(f"image: {note}" for note in pair.image.notes), *(f"labels: {note}" for note in pair.label.notes)),
         )
 
 
@@ -115,12 +118,15 @@ def facts_text(facts: PairFacts, unpainted: str) -> str:
     '8 x 8 (yx)\n25 % annotated: 1, 2'
     >>> facts_text(PairFacts((8, 8), "yx", 1, {0: 64}), "ignore")
     '8 x 8 (yx)\nnothing is painted'
+    >>> facts_text(PairFacts((8, 8), "yx", 1, {-1: 16, 0: 40, 1: 8}), "background")
+    '8 x 8 (yx)\n75 % (0 and above) annotated, 12 % labelled: 1'
     """
     shape = f"{' x '.join(map(str, facts.shape))} ({facts.axes})"
     if facts.channels > 1:
         shape += f", {facts.channels} channels"
-    labels = sorted(label for label in facts.counts if label != 0)
+    labels = sorted(label for label in facts.counts if label > 0)
     painted, counted = sum(facts.counts[label] for label in labels), sum(facts.counts.values())
+    below = sum(number for label, number in facts.counts.items() if label < 0)
     if facts.reviewed == 0:
         return f"{shape}\nnothing is marked as reviewed"
     if not labels:
@@ -134,7 +140,33 @@ def facts_text(facts: PairFacts, unpainted: str) -> str:
     if (facts.unpainted or unpainted) == "ignore":
         return f"{shape}\n{percent} annotated: {kinds}"
     where = "all" if facts.reviewed is None else f"{facts.reviewed} box{'es' * (facts.reviewed != 1)}"
+    if below:  # numbers below 0 are not annotated
+        where = f"{100 * (counted - below) / counted:.3g} % (0 and above)"
     return f"{shape}\n{where} annotated, {percent} labelled: {kinds}"
+
+
+def gray_values(found: Iterable[PairFacts]) -> tuple[int, ...]:
+    """Values of label files that may be gray values of classes, such as 0, 127, 255; empty where there is nothing to ask.
+
+    >>> gray_values([PairFacts((8, 8), "yx", 1, {0: 48, 255: 16}), PairFacts((8, 8), "yx", 1, {0: 60, 127: 4})])
+    (0, 127, 255)
+    """
+    files = [facts for facts in found if facts.unpainted is None and not facts.classes]
+    if any(facts.many for facts in files):
+        return ()
+    return needs_map((value for facts in files for value in facts.counts), MOST_CLASSES + 1)
+
+
+def with_values(facts: PairFacts, values: Sequence[int]) -> PairFacts:
+    """The facts where these values stand for label 0, 1, 2.
+
+    >>> with_values(PairFacts((8, 8), "yx", 1, {0: 48, 127: 12, 255: 4}), (0, 127, 255)).counts
+    {0: 48, 1: 12, 2: 4}
+    """
+    if not values or facts.unpainted is not None or facts.classes:
+        return facts
+    label = {value: k for k, value in enumerate(values)}
+    return replace(facts, counts={label.get(value, value): number for value, number in facts.counts.items()})
 
 
 def highest_class(found: Iterable[PairFacts], unpainted: str) -> int:

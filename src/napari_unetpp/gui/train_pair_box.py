@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from napari.layers import Image, Labels
 from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtWidgets import (
+    QCheckBox,
     QComboBox,
     QFileDialog,
     QGroupBox,
@@ -25,18 +26,18 @@ from qtpy.QtWidgets import (
 from napari_unetpp.gui.fields import combo_box, note_label, rows, stacked
 from napari_unetpp.gui.image_layer import suggest_axes
 from napari_unetpp.gui.jobs import Job, JobError, start_job
-from napari_unetpp.gui.train_labels import PairFacts, facts_text, look_at_pair
+from napari_unetpp.gui.train_labels import PairFacts, facts_text, gray_values, look_at_pair, with_values
 from napari_unetpp.gui.train_pair_list import PairList
 from napari_unetpp.gui.train_pairs import (
-    CORRECTIONS_ENDING,
-    ENDINGS,
+    FilePair,
     LayerPair,
     TrainPair,
     corrections_of,
-    files_in,
+    images_in,
     labels_in,
     match_files,
 )
+from napari_unetpp.training.label_files import ENDINGS, match_folders
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -64,11 +65,14 @@ class PairBox(QGroupBox):
         self.pairs: list[TrainPair] = []
         self.facts: dict[TrainPair, PairFacts] = {}
         self._images: list[Image] = []
-        self._labels: list[Labels] = []
+        self._labels: list[Labels | Image] = []
         self._job: Job | None = None
         self._reading: TrainPair | None = None
         self.image = combo_box("An image layer.")
-        self.label = combo_box("Labels of that image: a Corrections layer, or any Labels layer that somebody painted.")
+        self.label = combo_box(
+            "Labels of that image: a Corrections layer, any Labels layer that somebody painted,\n"
+            "or an image layer that holds labels."
+        )
         self.axes = QLineEdit()
         self.axes.setMaxLength(5)
         self.axes.setToolTip(
@@ -78,9 +82,11 @@ class PairBox(QGroupBox):
         self.add_button = QPushButton("Add")
         self.add_button.setToolTip("Train on this image and these labels.")
         self.files_button = QPushButton("Files …")
-        self.files_button.setToolTip("Add images, and then their labels, matched by name or else by order.")
+        self.files_button.setToolTip("Add images, and then their labels, matched by name.")
         self.folders_button = QPushButton("Folders …")
-        self.folders_button.setToolTip("Add the images of a folder, with the labels of another.")
+        self.folders_button.setToolTip(
+            "Add the images of a folder, with the labels of another or of the same, matched by name."
+        )
         self.list = PairList()
         self.remove_button = QPushButton("Remove")
         self.remove_button.setToolTip("Do not train on the selected images. Layers and files stay as they are.")
@@ -90,8 +96,15 @@ class PairBox(QGroupBox):
         )
         for key, text in UNPAINTED.items():
             self.unpainted.addItem(text, key)
+        self.values = QCheckBox()
+        self.values.setToolTip(
+            "The label files hold these values. Tick it where they are gray values of classes,\n"
+            "in this order; leave it where they are numbers of objects, or labels with gaps."
+        )
+        self.left_note = note_label()
         self._lay_out()
         self.image.currentIndexChanged.connect(self._on_image)
+        self.label.currentIndexChanged.connect(self._allow)
         self.axes.textEdited.connect(self._on_axes)
         self.add_button.clicked.connect(self.add_layers)
         self.files_button.clicked.connect(self.add_files)
@@ -99,6 +112,8 @@ class PairBox(QGroupBox):
         self.remove_button.clicked.connect(self._on_remove)
         self.list.itemSelectionChanged.connect(self._allow)
         self.unpainted.currentIndexChanged.connect(self._show)
+        self.values.toggled.connect(self._on_values)
+        self._tell_left("")
         self._show()
 
     def _lay_out(self) -> None:
@@ -121,6 +136,8 @@ class PairBox(QGroupBox):
         layout.addWidget(fields)
         layout.addLayout(buttons)
         layout.addWidget(self.list)
+        layout.addWidget(self.left_note)
+        layout.addWidget(self.values)
         layout.addWidget(below)
 
     # What is offered
@@ -130,8 +147,12 @@ class PairBox(QGroupBox):
         self._images = [x for x in self.viewer.layers if isinstance(x, Image)]
         active = self.viewer.layers.selection.active
         self._offer(self.image, self._images, active)
-        before, self._labels = self.chosen_label(), labels_in(self.viewer)
-        self._offer(self.label, self._labels, before if before in self._labels else active)
+        before, painted = self.chosen_label(), labels_in(self.viewer)
+        self._labels = [*painted, *images_in(self.viewer)]
+        # Nobody but the user takes an image layer for labels.
+        self._offer(
+            self.label, self._labels, before if before in self._labels else active if active in painted else None
+        )
         there = set(self.viewer.layers)
         kept = [pair for pair in self.pairs if set(pair.layers) <= there]
         if len(kept) < len(self.pairs):
@@ -146,14 +167,15 @@ class PairBox(QGroupBox):
             combo.addItems([layer.name for layer in layers])
             place = combo.findText(chosen)
             if place < 0:
-                place = next((k for k, x in enumerate(layers) if x is preferred), 0)
+                first = 0 if combo is self.image or any(isinstance(x, Labels) for x in layers) else -1
+                place = next((k for k, x in enumerate(layers) if x is preferred), first)
             combo.setCurrentIndex(place if layers else -1)
 
     def chosen_image(self) -> Image | None:
         place = self.image.currentIndex()
         return self._images[place] if 0 <= place < len(self._images) else None
 
-    def chosen_label(self) -> Labels | None:
+    def chosen_label(self) -> Labels | Image | None:
         place = self.label.currentIndex()
         return self._labels[place] if 0 <= place < len(self._labels) else None
 
@@ -206,10 +228,12 @@ class PairBox(QGroupBox):
         images = QFileDialog.getExistingDirectory(self, "Folder of images to train on")
         labels = images and QFileDialog.getExistingDirectory(self, "Folder of their labels", images)
         if images and labels:
-            self._match(
-                [path for path in files_in(Path(images)) if not path.name.endswith(CORRECTIONS_ENDING)],
-                files_in(Path(labels)),
-            )
+            try:
+                matched = match_folders(Path(images), Path(labels))
+            except ValueError as error:
+                self.refused.emit(str(error))
+                return
+            self._take([FilePair(*pair) for pair in matched.pairs], "\n".join(matched.left_lines()))
 
     def _match(self, images: Sequence[Path], labels: Sequence[Path]) -> None:
         try:
@@ -217,13 +241,23 @@ class PairBox(QGroupBox):
         except ValueError as error:
             self.refused.emit(str(error))
             return
+        self._take(found)
+
+    def _take(self, found: Sequence[FilePair], left: str = "") -> None:
+        """Add pairs of files, and tell which files are left over."""
+        self._tell_left(left and left[0].upper() + left[1:])
         self._set([*self.pairs, *(pair for pair in found if pair not in self.pairs)])
+
+    def _tell_left(self, text: str) -> None:
+        self.left_note.setText(text)
+        self.left_note.setVisible(bool(text))
 
     def set_pairs(self, pairs: Sequence[TrainPair]) -> None:
         """Take these in place of what is in the list."""
         self._set(list(pairs))
 
     def _on_remove(self) -> None:
+        self._tell_left("")
         gone = self.list.chosen()
         self._set([pair for place, pair in enumerate(self.pairs) if place not in gone])
 
@@ -235,6 +269,23 @@ class PairBox(QGroupBox):
         self.changed.emit()
 
     # What they hold
+
+    def gray_values(self) -> tuple[int, ...]:
+        """Values that may be gray values of classes; empty while that is not known."""
+        return gray_values(self.facts.values()) if len(self.facts) == len(self.pairs) else ()
+
+    def chosen_values(self) -> tuple[int, ...]:
+        """The values that stand for label 0, 1, 2, where somebody said so; else nothing."""
+        return self.gray_values() if self.values.isChecked() else ()
+
+    def known_facts(self) -> list[PairFacts]:
+        """What the pairs hold as far as that is known, with the labels that values stand for."""
+        values = self.chosen_values()
+        return [with_values(facts, values) for facts in self.facts.values()]
+
+    def _on_values(self) -> None:
+        self._show()
+        self.changed.emit()
 
     def read_again(self, layer: object) -> None:
         """Somebody has painted on this layer."""
@@ -285,12 +336,32 @@ class PairBox(QGroupBox):
         self.list.show_pairs([(*pair.names, self._about(pair)) for pair in self.pairs])
         own = all(f.unpainted for f in self.facts.values()) and len(self.facts) == len(self.pairs) > 0
         self.unpainted.setEnabled(not own)
+        self._show_values()
         self._allow()
+
+    def _show_values(self) -> None:
+        """Offer gray values as classes; other values than those that were agreed to are asked for anew."""
+        values = self.gray_values()
+        text = f"Values {_brief(values)} are labels {_brief(range(len(values)))}"
+        if text != self.values.text() and len(self.facts) == len(self.pairs):
+            with QSignalBlocker(self.values):
+                self.values.setChecked(False)
+            self.values.setText(text)
+        self.values.setVisible(bool(values))
 
     def _about(self, pair: TrainPair) -> str:
         facts = self.facts.get(pair)
-        return facts_text(facts, self.unpainted.currentData()) if facts else "reading the labels …"
+        if facts is None:
+            return "reading the labels …"
+        text = facts_text(with_values(facts, self.chosen_values()), self.unpainted.currentData())
+        return "\n".join((text, *facts.notes))
 
-    def _allow(self) -> None:
+    def _allow(self, _place: int = 0) -> None:
         self.add_button.setEnabled(self.chosen_image() is not None and self.chosen_label() is not None)
         self.remove_button.setEnabled(bool(self.list.chosen()))
+
+
+def _brief(numbers: Sequence[int]) -> str:
+    """Numbers in words; of many the first ones and the last, because a check box has one line."""
+    shown = list(map(str, numbers))
+    return ", ".join(shown) if len(shown) <= 5 else ", ".join((*shown[:3], "…", shown[-1]))

@@ -8,27 +8,25 @@ Everything that can be wrong without reading is said when a pair is made; the re
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari.layers import Labels
+from napari.layers import Image, Labels
 
 from napari_unetpp.gui.image_layer import check_axes, extents, finest, stack_from_layer
 from napari_unetpp.gui.layers import METADATA_KEY
 from napari_unetpp.gui.live_layer import LIVE_KEY
 from napari_unetpp.stacks import open_stack
+from napari_unetpp.training.label_files import match
 
 if TYPE_CHECKING:
     from napari import Viewer
-    from napari.layers import Image
 
     from napari_unetpp.stacks import Stack
     from napari_unetpp.training.corrections import Corrections
 
-ENDINGS = (".tif", ".tiff", ".btf", ".tf2", ".tf8", ".npy", ".zarr")
 CORRECTIONS_ENDING = ".corrections.zarr"
 
 
@@ -40,11 +38,20 @@ class PairRequest:
     ----------
     memo : dict
         What finds the same data again after a crash: per side name of the layer, path of the file, axes and shape.
+    values : tuple of int
+        What stands for label 0, 1, 2 in the labels; empty where their numbers are the labels. Corrections have none.
     """
 
     image: Stack | Path
     label: Stack | Corrections | Path
     memo: dict[str, Any] = field(default_factory=dict)
+    values: tuple[int, ...] = ()
+
+    def with_values(self, values: Sequence[int]) -> PairRequest:
+        """The same pair, in whose labels these numbers stand for label 0, 1, 2."""
+        if not values or self.memo["label"].get("corrections"):
+            return self
+        return replace(self, memo={**self.memo, "values": list(values)}, values=tuple(values))
 
     @property
     def files(self) -> tuple[Path, Path] | None:
@@ -56,7 +63,7 @@ class PairRequest:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerPair:
-    """An image layer and a labels layer of the same extent; `axes` are those of the image's data.
+    """An image layer and a layer with its labels, of the same extent; `axes` are those of the image's data.
 
     Raises
     ------
@@ -65,31 +72,40 @@ class LayerPair:
     """
 
     image: Image
-    label: Labels
+    label: Labels | Image
     axes: str
     corrections: Corrections | None = None
 
     def __post_init__(self) -> None:
         check_axes(self.image, self.axes)
+        if self.label is self.image:
+            raise ValueError(
+                f"{self.image.name} is chosen as the image and as its labels; choose another layer for one of them."
+            )
         shape = dict(zip(self.axes, finest(self.image).shape, strict=True))
         axes = "".join(a for a in "tzyx" if a in shape) if self.corrections is not None else self._label_axes()
         labels = self.corrections.labels if self.corrections is not None else finest(self.label)
-        wanted, got = tuple(shape[axis] for axis in axes), tuple(labels.shape)
+        axes = axes.replace("c", "")
+        wanted, got = tuple(shape[axis] for axis in axes), tuple(labels.shape)[: len(axes) if self._is_rgb else None]
         if got != wanted:
             raise ValueError(
                 f"Labels {self.label.name} have shape {_times(got)} where the image {self.image.name} has "
                 f"{_times(wanted)} ({axes}); choose labels of the same image."
             )
 
+    @property
+    def _is_rgb(self) -> bool:
+        return isinstance(self.label, Image) and bool(self.label.rgb)
+
     def _label_axes(self) -> str:
-        return self.axes.replace("c", "")
+        return self.axes.replace("c", "") + "c" * self._is_rgb
 
     @property
     def names(self) -> tuple[str, str]:
         return self.image.name, self.label.name
 
     @property
-    def layers(self) -> tuple[Image, Labels]:
+    def layers(self) -> tuple[Image, Labels | Image]:
         return self.image, self.label
 
     def request(self) -> PairRequest:
@@ -104,7 +120,7 @@ class LayerPair:
             return PairRequest(image, self.corrections, memo)
         axes = self._label_axes()
         spacing = dict(zip(image.axes, image.spacing_um, strict=True))
-        stack = open_stack(finest(self.label), axes=axes, spacing_um=[spacing[axis] for axis in axes])
+        stack = open_stack(finest(self.label), axes=axes, spacing_um=[spacing.get(axis) for axis in axes])
         return PairRequest(image, replace(stack, name=self.label.name), memo)
 
 
@@ -147,57 +163,40 @@ def labels_in(viewer: Viewer) -> list[Labels]:
     return [x for x in made if x in corrected] + [x for x in made if x not in corrected]
 
 
-def files_in(folder: Path) -> list[Path]:
-    """The images in a folder, by name."""
-    return sorted(path for path in folder.iterdir() if path.name.lower().endswith(ENDINGS) and path.name[0] != ".")
+def images_in(viewer: Viewer) -> list[Image]:
+    """The image layers that may hold labels, which napari opens as images; what a model said is left out."""
+    return [
+        x for x in viewer.layers if isinstance(x, Image) and not {METADATA_KEY, LIVE_KEY} & set(map(str, x.metadata))
+    ]
 
 
 def match_files(images: Sequence[Path], labels: Sequence[Path]) -> list[FilePair]:
-    """Pairs of files, by name where each image's name is part of one label's (or the reverse), else in their order.
+    """Pairs of files that somebody chose, by name; one image and one label file belong together.
 
     Raises
     ------
     ValueError
-        If there are more of one than of the other, or none.
+        If there are more of one than of the other, or none; if a name fits no other, or several.
 
     Examples
     --------
     >>> paths = [Path("b.tif"), Path("a.tif")], [Path("a_labels.tif"), Path("b_labels.tif")]
     >>> [pair.names for pair in match_files(*paths)]
-    [('b.tif', 'b_labels.tif'), ('a.tif', 'a_labels.tif')]
+    [('a.tif', 'a_labels.tif'), ('b.tif', 'b_labels.tif')]
     """
     if len(images) != len(labels) or not images:
         raise ValueError(
             f"{_count(len(images), 'image')} but {_count(len(labels), 'label file')}; each image needs its labels."
         )
-    found = []
-    for image in images:
-        near = [label for label in labels if _stem(label) == _stem(image)]
-        near = near or [label for label in labels if _holds(label, image) or _holds(image, label)]
-        if len(near) == 1:
-            found.append(near[0])
-    if len(set(found)) < len(images):  # then only their order is left
-        return [
-            FilePair(*pair) for pair in zip(sorted(images, key=_counted), sorted(labels, key=_counted), strict=True)
-        ]
-    return [FilePair(*pair) for pair in zip(images, found, strict=True)]
-
-
-def _holds(longer: Path, shorter: Path) -> bool:
-    """Whether a file's name holds another's as a whole: cell_1 is in cell_1_labels and not in cell_10."""
-    return re.search(rf"(?<![a-z0-9]){re.escape(_stem(shorter))}(?![a-z0-9])", _stem(longer)) is not None
-
-
-def _counted(path: Path) -> list[tuple[int, str]]:
-    """What sorts names as one counts: c2 before c10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", _stem(path))]
-
-
-def _stem(path: Path) -> str:
-    name = path.name.lower().removesuffix(CORRECTIONS_ENDING)
-    for ending in (*ENDINGS, ".ome"):
-        name = name.removesuffix(ending)
-    return name
+    if len(images) == 1:
+        return [FilePair(images[0], labels[0])]
+    matched = match(images, labels)
+    if matched.images_left:
+        left = "; ".join(matched.left_lines())
+        raise ValueError(
+            f"Names do not fit: {left}. Give both the same name, or NAME and NAME_mask, or add them one by one."
+        )
+    return [FilePair(*pair) for pair in matched.pairs]
 
 
 def _memo(layer: Image | Labels, axes: str) -> dict[str, Any]:

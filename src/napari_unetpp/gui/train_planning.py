@@ -110,7 +110,7 @@ class TrainPlanning(TrainPanel):
 
     def _on_pairs(self, _place: int = 0) -> None:
         """Other pairs, or more is known of them: what can be taught follows."""
-        facts, unpainted = self.pair_box.facts.values(), self.pair_box.unpainted.currentData()
+        facts, unpainted = self.pair_box.known_facts(), self.pair_box.unpainted.currentData()
         model = self.form.parent_choice()
         classes = model.header.spec.classes if model is not None and model.header is not None else None
         names = next((found.classes for found in facts if found.classes), ())
@@ -146,13 +146,18 @@ class TrainPlanning(TrainPanel):
         box = self.pair_box
         if not box.pairs:
             return "Add an image with its labels."
-        return self.form.problem(highest_class(box.facts.values(), box.unpainted.currentData()))
+        highest, model = highest_class(box.known_facts(), box.unpainted.currentData()), self.form.parent_choice()
+        classes = model.header.spec.classes if model is not None and model.header is not None else 1
+        if classes > 1 and highest >= classes and box.gray_values() and not box.chosen_values():
+            return f'The model has the classes 0 to {classes - 1}, not {highest}. Tick "{box.values.text()}" if that is meant.'
+        return self.form.problem(highest)
 
     def request(self) -> TrainRequest:
         """What is chosen; only while there is no `problem`."""
         chosen = self.form.choices()
         options = {**chosen.options, "unpainted": self.pair_box.unpainted.currentData()}
-        pairs = tuple(pair.request() for pair in self.pair_box.pairs)
+        values = self.pair_box.chosen_values()
+        pairs = tuple(pair.request().with_values(values) for pair in self.pair_box.pairs)
         return TrainRequest(pairs, chosen.start, options, chosen.name, chosen.classes, chosen.parent, chosen.replay)
 
     def _on_form(self) -> None:

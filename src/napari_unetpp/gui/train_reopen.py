@@ -23,6 +23,10 @@ def open_again(viewer: Viewer, memo: Mapping[str, Any]) -> PairRequest:
     ValueError
         If it is gone, in one line that says what to open.
     """
+    return _open(viewer, memo).with_values(memo.get("values", ()))
+
+
+def _open(viewer: Viewer, memo: Mapping[str, Any]) -> PairRequest:
     image, label = memo["image"], memo["label"]
     layer = _layer(viewer, image, Image)
     if layer is None:
@@ -32,7 +36,7 @@ def open_again(viewer: Viewer, memo: Mapping[str, Any]) -> PairRequest:
         for painted, corrections in corrections_of(viewer).items():
             if corrections.path == path:
                 return LayerPair(layer, painted, image["axes"], corrections).request()
-    labels = _layer(viewer, label, Labels)
+    labels = _layer(viewer, label, Labels | Image)
     if labels is not None:
         return LayerPair(layer, labels, image["axes"]).request()
     return PairRequest(stack_from_layer(layer, image["axes"]), _path(label), dict(memo))

@@ -151,10 +151,14 @@ def open_pair(request: PairRequest, opened: ExitStack) -> tuple[Pair, Correction
     ValueError, OSError
         If it cannot be opened, or its extents differ.
     """
+    from napari_unetpp.label_sides import check_sides
+    from napari_unetpp.label_stacks import as_labels, open_labels
+    from napari_unetpp.label_values import LabelMap
     from napari_unetpp.stacks import open_stack
     from napari_unetpp.training.corrections import Corrections, open_corrections
     from napari_unetpp.training.pairs import Pair, corrections_pair
 
+    values = LabelMap(request.values) if request.values else None
     image, label = request.image, request.label
     if isinstance(image, Path):
         image = opened.enter_context(open_stack(image))
@@ -163,7 +167,10 @@ def open_pair(request: PairRequest, opened: ExitStack) -> tuple[Pair, Correction
     if isinstance(label, Corrections):
         return corrections_pair(image, label), label
     if isinstance(label, Path):
-        label = opened.enter_context(open_stack(label))
+        label = opened.enter_context(open_labels(label, values=values, image=image))
+    else:
+        check_sides(image, label)
+        label = as_labels(label, values)
     return Pair(image, label), None
 
 

@@ -31,12 +31,16 @@ def array_axes(axes: str) -> str:
     return axes.replace("t", "tc") if "t" in axes else "c" + axes
 
 
-def root_attributes(levels: Sequence[int], axes: str, spacing_um: Sequence[float | None]) -> dict[str, Any]:
+def root_attributes(
+    levels: Sequence[int], axes: str, spacing_um: Sequence[float | None], interval_s: float | None = None
+) -> dict[str, Any]:
     """`ome` attributes of the root: one multiscale image per level, the deepest first.
 
     A reader that knows a single image takes the first entry, as the specification says.
     """
-    images = [_multiscale(f"L{level}", f"L{level}/0", axes, spacing_um) for level in sorted(levels, reverse=True)]
+    images = [
+        _multiscale(f"L{level}", f"L{level}/0", axes, spacing_um, interval_s) for level in sorted(levels, reverse=True)
+    ]
     return {"ome": {"version": VERSION, "multiscales": images}}
 
 
@@ -48,6 +52,7 @@ def create_level(
     spacing_um: Sequence[float | None],
     chunks: Sequence[int],
     classes: Sequence[str],
+    interval_s: float | None = None,
 ) -> None:
     """Add the group of one level: an image by itself, with named channels, shown from 0 to 255."""
     image = group.create_group(f"L{level}")
@@ -64,7 +69,7 @@ def create_level(
     ]
     ome: dict[str, Any] = {
         "version": VERSION,
-        "multiscales": [_multiscale(f"L{level}", "0", axes, spacing_um)],
+        "multiscales": [_multiscale(f"L{level}", "0", axes, spacing_um, interval_s)],
         "omero": {"channels": channels, "rdefs": {"model": "color"}},
     }
     image.attrs["ome"] = ome
@@ -110,7 +115,9 @@ def stored_array(group: zarr.Group, name: str) -> zarr.Array[Any]:
     return found
 
 
-def _multiscale(name: str, path: str, axes: str, spacing_um: Sequence[float | None]) -> dict[str, Any]:
+def _multiscale(
+    name: str, path: str, axes: str, spacing_um: Sequence[float | None], interval_s: float | None
+) -> dict[str, Any]:
     spacing = dict(zip(axes, spacing_um, strict=True))
     described: list[dict[str, str]] = []
     scale: list[float] = []
@@ -118,6 +125,9 @@ def _multiscale(name: str, path: str, axes: str, spacing_um: Sequence[float | No
         known = spacing.get(axis)
         unit = {"unit": "micrometer"} if known is not None and _TYPES[axis] == "space" else {}
         described.append({"name": axis, "type": _TYPES[axis], **unit})
+        if axis == "t" and interval_s is not None:
+            known = interval_s
+            described[-1]["unit"] = "second"
         scale.append(1.0 if known is None else float(known))
     transformation = {"type": "scale", "scale": scale}
     return {

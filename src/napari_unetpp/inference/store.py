@@ -4,7 +4,7 @@ Decides, in this order: what an open store offers (`PredictionStore`), how one i
 (`create_store`) and opened (`open_store`), and what is refused. Layout (zarr v3, NGFF 0.5)::
 
     OUT.ome.zarr/        ome: multiscales L4, L3, L2, L1 (paths "L4/0" ...)
-      zarr.json          napari-unetpp: format, axes, shape, levels, classes, spacing_um, record
+      zarr.json          napari-unetpp: format, axes, shape, levels, classes, spacing_um, interval_s, record
       L1/ .. L4/         ome: a multiscale image by itself, omero: names of the classes
         0                uint8 (t, c, z, y, x; those that the stack has, c always), 255 = 1.0
       done/L1 .. L4      uint8, one element a tile: 1 once its voxels are safe
@@ -94,6 +94,7 @@ class PredictionStore:
             self.levels: tuple[int, ...] = tuple(map(int, about["levels"]))
             self.classes: tuple[str, ...] = tuple(about["classes"])
             self.spacing_um: tuple[float | None, ...] = tuple(about["spacing_um"])
+            self.interval_s: float | None = about.get("interval_s")
             self.record: dict[str, Any] = dict(about["record"])
             self._arrays = {level: stored_array(group, f"L{level}/0") for level in self.levels}
             self._class_axis = array_axes(self.axes).index("c")
@@ -337,7 +338,7 @@ def create_store(
     shape, axes
         In prediction axes (t z y x). `axes` may be left out where `like` names them.
     like
-        Stack whose axes and spacing the store takes over.
+        Stack whose axes, spacing and interval of time the store takes over.
     classes
         Names of the channels; with two and more the first is the background.
     chunks, grid
@@ -359,6 +360,7 @@ def create_store(
         raise ValueError(f"axes {axes!r} do not name those of shape {shape}; pass axes='zyx' or so")
     spacing = dict(zip(like.axes, like.spacing_um, strict=True)) if like is not None else {}
     spacing_um = tuple(spacing.get(axis) for axis in axes)
+    interval_s = like.interval_s if like is not None and "t" in axes else None
     if chunks is None:
         plane = len(shape) - 2
         chunks = tuple(1 if i < plane else min(n, _CHUNK) for i, n in enumerate(shape))
@@ -372,15 +374,16 @@ def create_store(
         "levels": tuple(levels),
         "classes": tuple(classes),
         "spacing_um": spacing_um,
+        "interval_s": interval_s,
         "record": dict(record or {}),
     }
     with whole_folder(path) as temporary, disk(path):
         group = zarr.open_group(temporary, mode="w-", zarr_format=3)
         for level in levels:
-            create_level(group, level, axes, shape, spacing_um, chunks, classes)
+            create_level(group, level, axes, shape, spacing_um, chunks, classes, interval_s)
         if grid is not None:
             create_done(group, levels, grid)
-        group.attrs.update({**root_attributes(levels, axes, spacing_um), KEY: about})
+        group.attrs.update({**root_attributes(levels, axes, spacing_um, interval_s), KEY: about})
         put_in_place(temporary, path, overwrite=overwrite)
     return open_store(path, "r+")
 

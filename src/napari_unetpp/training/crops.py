@@ -144,12 +144,17 @@ def cut(stack: Stack, spacing_um: Sequence[float], start: Sequence[int], rule: C
     box = Box(tuple(math.floor(f) for f in first), tuple(math.ceil(f) + 1 for f in last))
     raw = stack.read(box)
     offset = [f - a for f, a in zip(first, box.start, strict=True)]
-    return np.stack(
+    numbers = None
+    if order == LABEL_ORDER and raw.dtype.itemsize == 8:  # scipy computes in double, which merges ids beyond 2**53
+        numbers, places = np.unique(raw, return_inverse=True)
+        raw = places.reshape(raw.shape)
+    found = np.stack(
         [
             ndimage.affine_transform(channel, ratio, offset, output_shape=rule.extent, order=order, mode="nearest")
             for channel in raw
         ]
     )
+    return found if numbers is None else numbers[found]
 
 
 def write_crops(pairs: Sequence[Pair], rule: CropRule, folder: str | Path) -> Iterator[CropDone]:
@@ -242,7 +247,19 @@ def _spacing(image: Stack, rule: CropRule) -> tuple[float, ...]:
 
 
 def _save(path: Path, voxels: NDArray[Any], rule: CropRule) -> None:
-    """An OME-TIFF of (channel, [z,] y, x) with its spacing; one channel is no axis."""
+    """An OME-TIFF of (channel, [z,] y, x) with its spacing; one channel is no axis.
+
+    OME knows no integers of 64 bit: they become 32 bit where they fit, else a TIFF without spacing, which labels do not need.
+    """
+    if voxels.dtype.kind in "iu" and voxels.dtype.itemsize == 8:
+        low, high = int(voxels.min()), int(voxels.max())
+        fitting = [t for t in (np.int32, np.uint32) if np.iinfo(t).min <= low and high <= np.iinfo(t).max]
+        if not fitting:
+            tifffile.imwrite(
+                path, voxels[0] if len(voxels) == 1 else voxels, photometric="minisblack", compression="zlib"
+            )
+            return
+        voxels = voxels.astype(fitting[0])
     axes = "zyx"[-len(rule.extent) :]
     metadata: dict[str, Any] = {"axes": axes.upper() if len(voxels) == 1 else f"C{axes.upper()}"}
     for axis, spacing in zip(axes, rule.spacing_um, strict=True):

@@ -19,15 +19,14 @@ FREE = ("patience", "device", "precision")
 
 def identified(plan: Plan) -> Plan:
     """The plan, its record with the hash of each image; reads every image once."""
-    pairs = {"data": plan.training.pairs, "replay": () if plan.replay is None else plan.replay.pairs}
     known: dict[int, str] = {}
     record: dict[str, Any] = {**plan.record, "in_memory": plan.training.fits, "intensity": plan.intensity.to_json()}
-    for part, those in pairs.items():
+    for part, images in plan.images.items():
         entries = []
-        for entry, pair in zip(record[part], those, strict=True):
-            if id(pair.image.data) not in known:
-                known[id(pair.image.data)] = stack_digest(pair.image)
-            entries.append({**entry, "image_sha256": known[id(pair.image.data)]})
+        for entry, image in zip(record[part], images, strict=True):
+            if id(image.data) not in known:
+                known[id(image.data)] = stack_digest(image)
+            entries.append({**entry, "image_sha256": known[id(image.data)]})
         record[part] = entries
     return replace(plan, record=record)
 

@@ -6,6 +6,8 @@ What counts as annotated is decided here and nowhere else::
 
     unpainted "background"   0 background, 1.. classes     everything, or only the boxes that somebody reviewed
     unpainted "ignore"       0 not annotated, 1 background, 2.. classes     everything that is painted
+
+Numbers below 0 are not annotated in either case.
 """
 
 from __future__ import annotations
@@ -16,6 +18,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from napari_unetpp.box import Box
+from napari_unetpp.label_stacks import shape_hint
+from napari_unetpp.label_values import unknown_value
+from napari_unetpp.stacks import aligned
 from napari_unetpp.training.losses import IGNORE
 
 if TYPE_CHECKING:
@@ -29,7 +34,9 @@ Unpainted = Literal["background", "ignore"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pair:
-    """An image stack and its label stack, of the same extent; pairs with the same group are never split between sets.
+    """An image stack and its label stack, of the same extent. Labels may lack axes of extent 1.
+
+    Pairs with the same group are never split between sets.
 
     Parameters
     ----------
@@ -52,6 +59,8 @@ class Pair:
     unpainted: Unpainted | None = None
 
     def __post_init__(self) -> None:
+        image = self.image
+        object.__setattr__(self, "label", aligned(self.label, image.axes_predicted, image.shape_predicted))
         if self.label.channel_axis is not None or self.label.dtype.kind not in "bui":
             raise ValueError(
                 f"labels {self.label.name} have axes {self.label.axes} and dtype {self.label.dtype}; integers without a "
@@ -61,6 +70,7 @@ class Pair:
             raise ValueError(
                 f"image {self.image.name} has shape {self.image.shape_predicted} ({self.image.axes_predicted}) but its labels "
                 f"{self.label.name} have {self.label.shape_predicted}; they must be equal"
+                + shape_hint(self.image.shape_predicted, self.label.shape_predicted, self.image.axes_predicted)
             )
 
     @property
@@ -90,8 +100,16 @@ class Rule:
         return (pair.unpainted or self.unpainted) == "ignore"
 
 
-def to_target(label: NDArray[Any], rule: Rule, ignore_zero: bool, name: str = "labels") -> NDArray[np.uint8]:
-    """Target (uint8: class, or IGNORE) out of painted labels.
+class UnknownLabel(ValueError):
+    """A label, `value`, that is no class of the network."""
+
+    def __init__(self, value: int, classes: int) -> None:
+        super().__init__(f"labels hold {value}, but the model has only the classes 0 to {classes - 1}")
+        self.value = value
+
+
+def to_target(label: NDArray[Any], rule: Rule, ignore_zero: bool) -> NDArray[np.uint8]:
+    """Target (uint8: class, or IGNORE) out of painted labels; numbers below 0 are not annotated.
 
     Parameters
     ----------
@@ -100,38 +118,63 @@ def to_target(label: NDArray[Any], rule: Rule, ignore_zero: bool, name: str = "l
 
     Raises
     ------
-    ValueError
+    UnknownLabel
         If a label is no class of the network.
     """
     shift = 1 if ignore_zero else 0
     if rule.classes == 1:
         target = (label == rule.foreground if rule.foreground else label > shift).astype(np.uint8)
     else:
-        lowest, highest = int(label.min(initial=0)), int(label.max(initial=0)) - shift
-        if lowest < 0 or highest >= rule.classes:
-            found = lowest if lowest < 0 else highest
-            raise ValueError(
-                f"{name} hold class {found} where the network knows 0..{rule.classes - 1}; train with more classes, or make "
-                f"instance labels binary by training one class"
-            )
+        highest = int(label.max(initial=0))
+        if highest - shift >= rule.classes:
+            raise UnknownLabel(highest, rule.classes)
         target = np.maximum(label.astype(np.int64) - shift, 0).astype(np.uint8)
     if ignore_zero:
         target[label == 0] = IGNORE
+    if label.dtype.kind == "i":
+        target[label < 0] = IGNORE
     return target
 
 
 def read_target(pair: Pair, box: Box, rule: Rule) -> NDArray[np.uint8]:
-    """Target (*box.shape) of a box of a pair; what nobody annotated is IGNORE."""
+    """Target (*box.shape) of a box of a pair; what nobody annotated is IGNORE.
+
+    Raises
+    ------
+    ValueError
+        If a label is no class of the network; the message lists the values of all labels of the pair.
+    """
     ignore = rule.ignores_zero(pair)
     if pair.reviewed is None or ignore:
-        return to_target(pair.label.read(box)[0], rule, ignore, pair.label.name)
+        return _target(pair, box, rule, ignore)
     target = np.full(box.shape, IGNORE, np.uint8)
     for reviewed in pair.reviewed:
         part = box.intersect(reviewed)
         if part.size:
             inside = part.shift([-n for n in box.start]).slices
-            target[inside] = to_target(pair.label.read(part)[0], rule, ignore, pair.label.name)
+            target[inside] = _target(pair, part, rule, ignore)
     return target
+
+
+def negative_line(pair: Pair, annotated: int, rule: Rule) -> str:
+    """The line for the user about labels below 0, out of the number of voxels that are annotated; empty without any."""
+    if pair.label.dtype.kind != "i" or pair.reviewed is not None or rule.ignores_zero(pair):
+        return ""  # nothing is below 0, or voxels are left out for other reasons as well
+    left = pair.whole.size - annotated
+    if not left:
+        return ""
+    return (
+        f"labels {pair.label.name}: {left} voxels ({100 * left / pair.whole.size:.2g} %) are below 0, which means not annotated; "
+        "they count neither in the loss nor in the score"
+    )
+
+
+def _target(pair: Pair, box: Box, rule: Rule, ignore: bool) -> NDArray[np.uint8]:
+    try:
+        return to_target(pair.label.read(box)[0], rule, ignore)
+    except UnknownLabel as error:
+        line = unknown_value(pair.label.name, error.value, pair.label.data, rule.classes, ignore)
+        raise ValueError(line) from None
 
 
 def corrections_pair(image: Stack, corrections: Corrections) -> Pair:

@@ -17,7 +17,7 @@ from napari_unetpp.model.sampling import as_seen, scale_stack
 from napari_unetpp.model.spec import NetworkSpec
 from napari_unetpp.training.blocks import Annotated, Blocks, blocks_in, load_blocks, scan, thinned
 from napari_unetpp.training.held_out import ChosenBy, chosen_by, held_out_lines, same_images
-from napari_unetpp.training.pairs import Pair, Rule
+from napari_unetpp.training.pairs import Pair, Rule, negative_line
 from napari_unetpp.training.spacing import spacing_lines
 from napari_unetpp.training.speed import check_fits, choose_batch
 from napari_unetpp.training.split import Region, Split, split_pairs
@@ -25,6 +25,7 @@ from napari_unetpp.training.split import Region, Split, split_pairs
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from napari_unetpp.stacks import Stack
     from napari_unetpp.training.options import TrainOptions
 
 _PATCH = 256  # voxels of an edge where tiles overlap: wide enough for what an encoder sees, small enough for any memory
@@ -40,7 +41,8 @@ class Plan:
 
     `annotated` counts voxels by class name, `places` names the boxes, both for ``"training"`` and ``"validation"``; `warnings`
     are lines for the user; `batch` is the one to use where the options leave it open; `chosen_by` says what decides which epoch
-    is kept. `validation` has no blocks where nothing is held out.
+    is kept. `validation` has no blocks where nothing is held out. `images` are the stacks of the record's "data" and "replay" as
+    they were given, where those of the blocks may be shown through a scaling.
     """
 
     spec: NetworkSpec
@@ -56,6 +58,7 @@ class Plan:
     places: dict[str, tuple[str, ...]]
     warnings: tuple[str, ...]
     record: dict[str, Any]
+    images: dict[str, tuple[Stack, ...]]
     chosen_by: ChosenBy = "validation"
 
 
@@ -150,8 +153,12 @@ def make_plan(
         options.batch or choose_batch(spec, options),
         annotated,
         places,
-        lines,
+        (*lines, *_negative_lines(both, found, rule)),
         record,
+        {
+            "data": tuple(pair.image for pair in both),
+            "replay": tuple(pair.image for pair in replay) if old is not None else (),
+        },
         by,
     )
 
@@ -244,6 +251,11 @@ def _warnings(annotated: dict[str, dict[str, int]], parent: Model | None, *, hel
     if held_out and (absent := [name for name, n in held.items() if not n and trained[name]]):
         lines.append(f"not annotated in the held-out part, so not scored: {', '.join(absent)}")
     return tuple(lines)
+
+
+def _negative_lines(pairs: Sequence[Pair], found: Sequence[Annotated], rule: Rule) -> list[str]:
+    lines = (negative_line(pair, int(of.counts.sum()), rule) for pair, of in zip(pairs, found, strict=True))
+    return [line for line in lines if line]
 
 
 def _names(card: Card) -> list[str]:
