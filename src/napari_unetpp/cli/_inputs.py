@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from napari_unetpp.cli._output import BadUsage
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from contextlib import ExitStack
     from pathlib import Path
 
@@ -33,6 +34,18 @@ def open_image(path: Path, axes: str | None, series: int | None, say: Output, *,
 def tell_note(stack: Stack, note: str, say: Output) -> None:
     say.say(f"{stack.name}: {note}")
     say.event("note", stack=stack.path or stack.name, note=note)
+
+
+def tell_colours(stacks: Sequence[Stack], model: Model, say: Output) -> None:
+    """Say which images are trained on as colours, though their files do not call their channels so."""
+    for stack in stacks:
+        if takes_colours(model) and stack.channels == 3 and not stack.colours:
+            tell_note(stack, f"its three channels are taken as the red, green and blue of {model.card.name}", say)
+
+
+def takes_colours(model: Model) -> bool:
+    """Whether the model is one of colour images that takes gray ones too."""
+    return model.intensity.replicate_gray and model.spec.in_channels == 3
 
 
 def open_model(name: str, device: str) -> Model:
@@ -76,7 +89,7 @@ def _select_channel(stack: Stack, channel: int | None, model: Model, rgb: bool) 
             f"{stack.name} (axes {stack.axes}) has {stack.channels} channels where model "
             f"{model.card.name} takes {takes}; choose one with --channel 0..{stack.channels - 1}"
         )
-    if model.intensity.replicate_gray and stack.channels == wanted == 3 and not (rgb or stack.colours):
+    if takes_colours(model) and stack.channels == 3 and not (rgb or stack.colours):
         raise ValueError(
             f"{stack.name} (axes {stack.axes}) has 3 channels, and its file does not say that they are red, green and blue, "
             f"as model {model.card.name} takes them; choose one with --channel 0..2, or all three as colours with --rgb"
