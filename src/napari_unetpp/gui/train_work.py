@@ -159,7 +159,7 @@ def open_pair(request: PairRequest, opened: ExitStack) -> tuple[Pair, Correction
     if isinstance(label, Corrections):
         return corrections_pair(image, label), label
     if isinstance(label, Path):
-        label = opened.enter_context(open_stack(label))
+        label = opened.enter_context(open_stack(label, labels=True))
     return Pair(image, label), None
 
 
