@@ -52,7 +52,7 @@ def open_path(path: Path, series: int | None = None, *, labels: bool = False) ->
     if (inside := _INSIDE.fullmatch(str(path))) and Path(inside[1]).is_file():
         return read_hdf5(Path(inside[1]), series, inside[2])
     if glob.has_magic(str(path)):
-        files = sorted(map(Path, glob.glob(str(path))), key=natural)  # noqa: PTH207 - a pattern with folders in it
+        files = sorted(map(Path, glob.glob(str(path))), key=natural)
         if files:
             return read_files(files, path.parent.name or path.stem.strip("*?_- ") or "stack", series, labels=labels)
     raise FileNotFoundError(f"{path} does not exist; check the name")

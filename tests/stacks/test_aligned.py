@@ -45,6 +45,6 @@ def test_other_extents_are_refused_as_before(wanted: tuple) -> None:
 
 
 def test_labels_of_several_channels_are_refused_as_before() -> None:
-    with open_stack(LABELS, axes="cyx") as labels, open_stack(LABELS[0]) as image:
-        with pytest.raises(ValueError, match="integers without a channel axis are wanted"):
-            Pair(image, labels)
+    wanted = pytest.raises(ValueError, match="integers without a channel axis are wanted")
+    with open_stack(LABELS, axes="cyx") as labels, open_stack(LABELS[0]) as image, wanted:
+        Pair(image, labels)
