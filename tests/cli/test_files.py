@@ -160,3 +160,16 @@ def test_training_on_channels_as_colours_is_told(run, here):
     assert done.code == 0, done.err
     (note,) = [event["note"] for event in done.events if event["event"] == "note"]
     assert note == "its three channels are taken as the red, green and blue of nuclei"
+
+
+def test_one_of_several_images_is_told_with_what_can_be_done(run, here):
+    with tifffile.TiffWriter("two.ome.tif", ome=True) as tif:
+        for name in ("A", "B"):
+            tif.write(tifffile.imread("stack.tif"), metadata={"axes": "ZYX", "Name": name})
+    _, said = labels_of(run, "two.ome.tif")
+    assert "two [0]: image 1 of 2: A; choose another with --series 0..1\n" in said
+    assert "image" not in labels_of(run, "two.ome.tif", "--series", 1)[1]
+    assert (
+        "two [0]: image 1 of 2: A; save another as a file of its own\n"
+        in run("score", "out.ome.zarr", "two.ome.tif").out
+    )

@@ -21,13 +21,19 @@ if TYPE_CHECKING:
     from napari_unetpp.stacks import Stack
 
 
-def open_image(path: Path, axes: str | None, series: int | None, say: Output, *, labels: bool = False) -> Stack:
-    """The stack of a file; what was chosen or left out while it was opened is said, a line each."""
+def open_image(
+    path: Path, axes: str | None, series: int | None, say: Output, *, labels: bool = False, choice: bool = False
+) -> Stack:
+    """The stack of a file; what was chosen or left out while it was opened is said, a line each.
+
+    `choice`: the command has an option --series for this file.
+    """
     from napari_unetpp.stacks import open_stack
 
     stack = open_stack(path, axes=axes, series=series, labels=labels)
     for note in stack.notes:
-        tell_note(stack, note, say)
+        told, chooses, _ = note.partition("; choose another with --series")
+        tell_note(stack, f"{told}; save another as a file of its own" if chooses and not choice else note, say)
     return stack
 
 
@@ -69,7 +75,7 @@ def open_stack_and_model(
     """The stack as the model will see it, open as long as `opened` is, and the model."""
     if rgb and channel is not None:
         raise BadUsage("--rgb takes all three channels and --channel one; leave out one of them")
-    source = opened.enter_context(open_image(stack, axes, series, say))
+    source = opened.enter_context(open_image(stack, axes, series, say, choice=True))
     network = open_model(model, device)
     return _select_channel(source, channel, network, rgb), network
 
