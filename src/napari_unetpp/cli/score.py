@@ -15,7 +15,6 @@ from napari_unetpp.cli import _options as options
 from napari_unetpp.cli._inputs import make_backend, open_image, open_stack_and_model
 from napari_unetpp.cli._job import Job, run
 from napari_unetpp.cli._output import BadUsage, Bar, Output, reported
-from napari_unetpp.stacks import aligned
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -91,7 +90,7 @@ def score(
             deepest = max(options.parse_levels(level, model.spec.heads))
             backend = make_backend(model, image, "auto", say)
             tiles = options.plan(image.shape_predicted, backend, chosen, deepest)
-            labels = aligned(labels, image.axes_predicted, image.shape_predicted)
+            labels = _fitting(labels, image.axes_predicted, image.shape_predicted)
             _same_extent(image.shape_predicted, labels, files[1])  # before the work, not after it
             folder = opened.enter_context(TemporaryDirectory(prefix="napari-unetpp-"))
             output = Path(folder) / "score.ome.zarr"
@@ -134,7 +133,7 @@ def _open_prediction(path: Path, level: str, labels: Stack, opened: ExitStack, s
         raise BadUsage(f"{path} is a part of the predictions {path.parent}; name those, and the level with --level")
     given = opened.enter_context(open_image(path, None, None, say, labels=True))
     shape = given.shape_predicted
-    labels = aligned(labels, given.axes_predicted, shape)
+    labels = _fitting(labels, given.axes_predicted, shape)
     _same_extent(shape, labels, str(path))
     origin = (0,) * len(shape)
     return Source(
@@ -150,7 +149,7 @@ def of_store(store: PredictionStore, level: str, labels: Stack) -> Source:
     from napari_unetpp.evaluation import label_planes, stored_levels
 
     chosen = options.parse_levels(level, store.levels)
-    labels = aligned(labels, store.axes, store.shape)
+    labels = _fitting(labels, store.axes, store.shape)
     origin = [0] * len(store.shape)
     region = store.record.get("region")
     if region is not None and labels.shape_predicted != store.shape:
@@ -171,6 +170,13 @@ def of_store(store: PredictionStore, level: str, labels: Stack) -> Source:
         store.classes,
         ensemble=level.lower() == "all",
     )
+
+
+def _fitting(labels: Stack, axes: str, shape: tuple[int, ...]) -> Stack:
+    """Labels with the axes of what is scored, as far as they lack only axes of extent 1."""
+    from napari_unetpp.stacks import aligned
+
+    return aligned(labels, axes, shape)
 
 
 def _same_extent(shape: tuple[int, ...], labels: Stack, name: str) -> None:
