@@ -22,22 +22,18 @@ from napari_unetpp._nifti import read_nifti
 from napari_unetpp._tiff import SIGNATURES, read_tiff
 
 if TYPE_CHECKING:
-    import os
-
     from napari_unetpp._opened import Opened
 
 WANTED = "give a TIFF, PNG, JPEG, OME-Zarr or .npy, or one of the formats in docs/formats.md"
 _INSIDE = re.compile(r"(.+\.(?:h5|hdf5|hdf|ilp))(?::/*|/+)([^:]+)", re.IGNORECASE)
 
 
-def open_path(
-    source: str | os.PathLike[str], series: int | None = None, *, labels: bool = False
-) -> tuple[Path, Opened]:
-    """The file or folder that a path names, and its image.
+def open_path(path: Path, series: int | None = None, *, labels: bool = False) -> Opened:
+    """The image of a file or folder.
 
     Parameters
     ----------
-    source
+    path
         A file; a folder of images or a zarr; a pattern like ``planes/img*.png``; ``file.h5:/data`` for a dataset.
     labels
         The file holds labels: the numbers of an image with a palette are kept.
@@ -49,19 +45,16 @@ def open_path(
     ValueError
         Where it is no image that can be read, or is damaged.
     """
-    path = Path(source).expanduser()
     if path.is_dir():
-        return path, read_zarr(path, series) if is_zarr(path) else read_folder(path, series, labels=labels)
+        return read_zarr(path, series) if is_zarr(path) else read_folder(path, series, labels=labels)
     if path.exists():
-        return path, _open_file(path, series, labels)
-    if inside := _INSIDE.fullmatch(str(path)):
-        file = Path(inside[1])
-        if file.is_file():
-            return file, read_hdf5(file, series, inside[2])
+        return _open_file(path, series, labels)
+    if (inside := _INSIDE.fullmatch(str(path))) and Path(inside[1]).is_file():
+        return read_hdf5(Path(inside[1]), series, inside[2])
     if glob.has_magic(str(path)):
         files = sorted(map(Path, glob.glob(str(path))), key=natural)
         if files:
-            return files[0].parent, read_files(files, path.parent.name or path.name, series, labels=labels)
+            return read_files(files, path.parent.name or path.stem.strip("*?_- ") or "stack", series, labels=labels)
     raise FileNotFoundError(f"{path} does not exist; check the name")
 
 

@@ -1,9 +1,10 @@
-"""Single frames, read one at a time, as one array; the last few are kept."""
+"""Single frames, read one at a time, as one array; those that were read last are kept."""
 
 from __future__ import annotations
 
 import functools
 import itertools
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_KEPT = 4  # frames: those that a tile with its halo reads again and again
+# Tiles beside each other read the same frames again: those of a volume's tile, where they are small enough.
+_KEPT_BYTES = 2**28
+_KEPT_AT_LEAST = 2
 
 
 class Frames:
@@ -37,7 +40,8 @@ class Frames:
         self.shape, self.dtype = (*self._outer, *self._frame), dtype
         self.ndim = len(self.shape)
         self.chunks = (*[1] * len(self._outer), *self._frame)
-        self._read = functools.lru_cache(maxsize=_KEPT)(read)
+        size = max(1, math.prod(self._frame) * dtype.itemsize)
+        self._read = functools.lru_cache(maxsize=max(_KEPT_AT_LEAST, _KEPT_BYTES // size))(read)
 
     def __len__(self) -> int:
         return self.shape[0]

@@ -10,11 +10,15 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from napari_unetpp._arrays import only_one
 from napari_unetpp._opened import DAMAGED, Opened, default_axes, needs, one_line
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
 
 def read_hdf5(path: Path, series: int | None = None, inside: str = "") -> Opened:
@@ -32,7 +36,7 @@ def read_hdf5(path: Path, series: int | None = None, inside: str = "") -> Opened
     except (OSError, *DAMAGED) as error:
         raise ValueError(f"{path} is damaged or no HDF5 that can be read ({one_line(error)})") from error
     try:
-        opened = _dataset(h5py, file, path, inside.strip("/"))
+        opened = _open(h5py, file, path, inside.strip("/"))
     except _Refused as refusal:
         file.close()
         raise ValueError(str(refusal)) from None
@@ -46,7 +50,7 @@ class _Refused(ValueError):
     """A file that we refuse ourselves, in words of our own."""
 
 
-def _dataset(h5py: Any, file: Any, path: Path, inside: str) -> Opened:
+def _open(h5py: Any, file: Any, path: Path, inside: str) -> Opened:
     images: list[str] = []
 
     def visit(name: str, node: Any) -> None:
@@ -67,7 +71,28 @@ def _dataset(h5py: Any, file: Any, path: Path, inside: str) -> Opened:
     notes = () if inside else (f"its only dataset is {wanted[0]}",)
     colours = False if axes and "c" in axes else None
     usual = default_axes(data.ndim)
-    return Opened(data, axes or usual, says, name, spacing, named=axes is not None, colours=colours, notes=notes)
+    array = _Dataset(data, path)
+    return Opened(array, axes or usual, says, name, spacing, named=axes is not None, colours=colours, notes=notes)
+
+
+class _Dataset:
+    """A dataset whose chunks, where they are damaged, are told with the name of the file."""
+
+    def __init__(self, data: Any, path: Path) -> None:
+        self._data, self._path = data, path
+        self.shape, self.ndim, self.dtype, self.chunks = data.shape, data.ndim, data.dtype, data.chunks
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        try:
+            return np.asarray(self._data[key])
+        except (OSError, RuntimeError) as error:
+            raise ValueError(f"{self._path} is damaged ({one_line(error)}); copy or save it again") from error
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.array(self[...], dtype=dtype)
 
 
 def _axes(data: Any) -> tuple[str | None, str]:

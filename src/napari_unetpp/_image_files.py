@@ -1,7 +1,7 @@
 """PNG, JPEG and BMP images, and folders of such files or of TIFF planes as one stack.
 
 Decides how one picture becomes numbers without losing bits (`read_picture`), and which files of a folder make a stack, in
-which order (`read_folder`, `read_files`). A file is decoded when its plane is read; the last few are kept.
+which order (`read_folder`, `read_files`). A file is decoded when its plane is read.
 """
 
 from __future__ import annotations

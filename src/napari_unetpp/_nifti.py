@@ -33,7 +33,8 @@ def read_nifti(path: Path, series: int | None = None) -> Opened:
     nibabel = needs("nibabel", path, "nifti")
     only_one(str(path), series)
     try:
-        image = nibabel.load(path)
+        with nibabel.imageglobals.LoggingOutputSuppressor():  # what matters is raised, in one line
+            image = nibabel.load(path)
         header, proxy = image.header, image.dataobj
         stored: NDArray[Any] = proxy.get_unscaled()
         if path.suffix.lower() == ".gz":

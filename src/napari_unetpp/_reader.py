@@ -123,16 +123,16 @@ def read_image_layers(path: str | Path) -> list[LayerData]:
     """
     from napari_unetpp._formats import open_path
 
-    _, first = open_path(path)
-    images = [first]
+    path = Path(path).expanduser()
+    images = [open_path(path)]
     try:
-        for series in range(1, first.count):
-            images.append(open_path(path, series)[1])  # noqa: PERF401 - what was opened before one that fails is closed
+        for series in range(1, images[0].count):
+            images.append(open_path(path, series))  # noqa: PERF401 - what was opened before one that fails is closed
     except BaseException:
         for opened in images:
             opened.close()
         raise
-    return _layers(images, Path(path))
+    return _layers(images, path)
 
 
 def _layers(images: Sequence[Opened], path: Path) -> list[LayerData]:
@@ -166,6 +166,8 @@ def _layer(opened: Opened, path: Path) -> LayerData:
     # All images of the file become layers, so that none was chosen.
     if notes := [note for note in (*opened.notes, *opened.assumed) if "--series" not in note]:
         about["metadata"]["notes"] = notes
+    if opened.interval_s is not None:
+        about["metadata"]["interval_s"] = opened.interval_s
     if opened.axes is not None:
         about |= placed(opened.axes[:-1] if rgb else opened.axes, opened.spacing_um)
     levels = [opened.data, *opened.coarser]

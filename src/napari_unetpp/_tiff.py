@@ -9,6 +9,7 @@ samples and colours is in `_tiff_pixels`.
 from __future__ import annotations
 
 import logging
+import math
 import struct
 import threading
 from contextlib import contextmanager
@@ -179,7 +180,8 @@ def _left_out(tif: tifffile.TiffFile) -> tuple[str, ...]:
     """A note on planes of the file that its metadata do not announce."""
     if not (tif.is_ome or tif.is_imagej) or any(image.is_multifile for image in tif.series):
         return ()
-    announced, held = sum(len(image.pages) for image in tif.series), len(tif.pages)
+    announced = sum(math.prod(image.shape) // max(1, math.prod(image.keyframe.shape)) for image in tif.series)
+    held = len(tif.pages)
     if held <= announced:
         return ()
     whose = "OME" if tif.is_ome else "ImageJ"

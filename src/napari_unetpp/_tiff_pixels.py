@@ -117,7 +117,8 @@ class Photometric:
                 return cls(notes=("it is displayed inverted (ImageJ's inverting LUT); its numbers are used as stored",))
             return cls(int(_bits(page)), notes=("it stores white as 0 (MINISWHITE); its numbers are turned round",))
         if kind == PHOTOMETRIC.PALETTE and page.colormap is not None:
-            if tif.is_imagej or labels:
+            # Microscopes write the colour in which they show a channel as a palette.
+            if labels or image.kind not in {"shaped", "generic", "uniform"}:
                 return cls(notes=("its colour table is for display only; its numbers are used as stored",))
             table = as_table(page.colormap.T)
             gray = bool((table == table[:, :1]).all())

@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,7 +29,6 @@ from napari_unetpp.box import ArrayLike, Box, chunk_extent, read_box
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
     from types import TracebackType
 
     from numpy.typing import NDArray
@@ -202,7 +202,8 @@ def open_stack(
     """
     path = None
     if isinstance(source, str | os.PathLike):
-        path, opened = open_path(source, series, labels=labels)
+        path = Path(source).expanduser()
+        opened = open_path(path, series, labels=labels)
     else:
         opened = wrap_array(source, series)
     try:
@@ -250,10 +251,12 @@ def aligned(labels: Stack, axes: str, shape: Sequence[int]) -> Stack:
     """
     own = labels.shape_predicted
     long = [axis for axis, extent in enumerate(own) if extent > 1]
-    if labels.channel_axis is not None or own == tuple(shape) or [n for n in shape if n > 1] != [own[a] for a in long]:
+    alike = own == tuple(shape) and labels.channel_axis is None
+    if labels.channels > 1 or alike or [n for n in shape if n > 1] != [own[a] for a in long]:
         return labels
     rest = iter(long)
-    ordered = in_image_axes(labels.data, labels.axes, labels.axes_predicted, own)
+    plain = View(labels.data, [place for place, axis in enumerate(labels.axes) if axis != "c"])
+    ordered = in_image_axes(plain, labels.axes.replace("c", ""), labels.axes_predicted, own)
     data = View(ordered, [next(rest) if extent > 1 else None for extent in shape])
     spacing = dict(zip(labels.axes, labels.spacing_um, strict=True))
     return replace(labels, data=data, axes=axes, spacing_um=tuple(spacing.get(axis) for axis in axes))

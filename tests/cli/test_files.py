@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import chdir
+
 import numpy as np
 import pytest
 import tifffile
@@ -59,6 +61,8 @@ def test_a_folder_gives_the_labels_of_the_stack(run, here):
     for number, plane in enumerate(tifffile.imread("stack.tif")):
         Image.fromarray(plane).save(here / "planes" / f"p{number + 8}.png")
     wanted, _ = labels_of(run, "stack.tif")
+    with chdir("planes"):
+        assert run("segment", "p*.png", "-o", "out.ome.zarr", "--model", here / "tiny.safetensors").code == 0
     for source in ("planes", "planes/p*.png"):
         found, said = labels_of(run, source)
         np.testing.assert_array_equal(found, wanted)
@@ -143,3 +147,29 @@ def test_an_interval_goes_into_ome_where_imagej_cannot_hold_the_labels(tmp_path)
     labels = np.zeros((3, 20, 30), np.uint32)
     with open_stack(save_labels(tmp_path / "a.tif", labels, "tyx", interval_s=0.5)) as stack:
         assert (stack.axes, stack.interval_s) == ("tyx", 0.5)
+
+
+def test_training_on_channels_as_colours_is_told(run, here):
+    three = np.tile(np.stack([tifffile.imread("stack.tif")] * 3, axis=1), (1, 1, 2, 2))
+    tifffile.imwrite("channels.tif", three, imagej=True, metadata={"axes": "ZCYX"})
+    tifffile.imwrite("cells.tif", (three[:, 0] > 99).astype("u1"), imagej=True, metadata={"axes": "ZYX"})
+    done = run(
+        "train", "--image", "channels.tif", "--label", "cells.tif", "-o", "new.safetensors", "--base", "nuclei",
+        "--epochs", 1, "--steps", 1, "--patch", 32, "--batch", 1, "--trainable", "heads", "--json",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    (note,) = [event["note"] for event in done.events if event["event"] == "note"]
+    assert note == "its three channels are taken as the red, green and blue of nuclei"
+
+
+def test_one_of_several_images_is_told_with_what_can_be_done(run, here):
+    with tifffile.TiffWriter("two.ome.tif", ome=True) as tif:
+        for name in ("A", "B"):
+            tif.write(tifffile.imread("stack.tif"), metadata={"axes": "ZYX", "Name": name})
+    _, said = labels_of(run, "two.ome.tif")
+    assert "two [0]: image 1 of 2: A; choose another with --series 0..1\n" in said
+    assert "image" not in labels_of(run, "two.ome.tif", "--series", 1)[1]
+    assert (
+        "two [0]: image 1 of 2: A; save another as a file of its own\n"
+        in run("score", "out.ome.zarr", "two.ome.tif").out
+    )

@@ -233,3 +233,30 @@ def test_integers_are_finite_without_a_look() -> None:
             raise AssertionError
 
     check_finite(open_stack(Unreadable()))
+
+
+def test_one_of_several_images_of_a_zarr_and_its_interval_are_told(tmp_path: Path) -> None:
+    data = noise((3, 10, 12))
+    axes = [axis("t", "millisecond"), axis("y", UM), axis("x", UM)]
+    for name in "012":
+        write_ngff(tmp_path / "wells.zarr" / name, data, axes, [500.0, 1, 1], "0.5")
+    node = {
+        "zarr_format": 3,
+        "node_type": "group",
+        "attributes": {"ome": {"version": "0.5", "bioformats2raw.layout": 3}},
+    }
+    (tmp_path / "wells.zarr" / "zarr.json").write_text(json.dumps(node))
+    with open_stack(tmp_path / "wells.zarr") as stack:
+        assert stack.notes == ("image 1 of 3: 0; choose another with --series 0..2",)
+        assert (stack.axes, stack.interval_s) == ("tyx", 0.5)
+    with open_stack(tmp_path / "wells.zarr", series=2) as stack:
+        assert stack.notes == ()
+
+
+def test_channels_of_an_ome_zarr_are_no_colours(tmp_path: Path) -> None:
+    axes = [axis("c"), axis("y", UM), axis("x", UM)]
+    write_ngff(tmp_path / "a.zarr", noise((3, 10, 12)), axes, [1.0, 1, 1], "0.5")
+    with open_stack(tmp_path / "a.zarr") as stack:
+        assert stack.colours is False
+    with open_stack(np.zeros((3, 10, 12)), axes="cyx") as stack:
+        assert stack.colours is None

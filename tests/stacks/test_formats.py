@@ -49,12 +49,12 @@ def test_hdf5_of_ilastik(tmp_path: Path) -> None:
     with open_stack(path) as stack:
         assert (stack.axes, stack.name, stack.path) == ("tzyxc", "cells", path)
         assert stack.spacing_um == (None, 0.5, 0.2, 0.1, None)
-        assert isinstance(stack.data, h5py.Dataset)
+        assert stack.data.chunks is not None
         np.testing.assert_array_equal(whole(stack)[0, 0], DATA)
         assert stack.notes == ("its only dataset is exported_data",)
     for inside in (f"{path}:/exported_data", f"{path}:exported_data", f"{path}/exported_data"):
         with open_stack(inside) as stack:
-            assert (stack.path, stack.notes) == (path, ())
+            assert (stack.path, stack.notes) == (Path(inside), ())  # as it opens again
     path.rename(tmp_path / "moved.h5")  # it is closed
 
 
@@ -87,6 +87,20 @@ def test_hdf5_that_names_no_axes(tmp_path: Path) -> None:
             dimension.label = label
     with open_stack(path) as stack:
         assert stack.axes == "tzyx"
+
+
+def test_a_damaged_chunk_is_told_when_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        dataset = file.create_dataset("raw", data=DATA, chunks=(1, 20, 30), compression="gzip")
+        at = dataset.id.get_chunk_info(3).byte_offset
+    content = bytearray(path.read_bytes())
+    content[at + 20 : at + 40] = bytes(20)
+    path.write_bytes(content)
+    with open_stack(path) as stack:
+        np.testing.assert_array_equal(stack.read(Box((0, 0, 0), (3, 20, 30)))[0], DATA[:3])
+        with pytest.raises(ValueError, match=r"a.h5 is damaged \(.*\); copy or save it again"):
+            whole(stack)
 
 
 # MRC

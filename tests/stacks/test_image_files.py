@@ -84,7 +84,7 @@ def test_a_folder_is_a_stack_in_natural_order(tmp_path: Path, ending: str) -> No
     (folder / "notes.txt").write_text("of the microscope")
     for source in (folder, folder / f"img*.{ending}", folder / f"*.{ending}"):
         with open_stack(source) as stack:
-            assert (stack.axes, stack.name, stack.path, stack.shape) == ("zyx", "cells", folder, (12, 20, 30))
+            assert (stack.axes, stack.name, stack.path, stack.shape) == ("zyx", "cells", source, (12, 20, 30))
             np.testing.assert_array_equal(whole(stack)[0], planes)
             np.testing.assert_array_equal(stack.read(Box((3, -2, 5), (6, 4, 9)))[0, :, 2:], planes[3:6, :4, 5:9])
             (note,) = stack.notes

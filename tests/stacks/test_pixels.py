@@ -155,6 +155,29 @@ def test_palettes(tmp_path: Path) -> None:
         np.testing.assert_array_equal(voxels, [GRAY])
 
 
+def test_the_colour_table_of_imagej_is_for_display(tmp_path: Path) -> None:
+    green = np.zeros((3, 256), "u2")
+    green[1] = np.arange(256) * 257
+    description = "ImageJ=1.54f\nmin=0.0\nmax=255.0\n"
+    tifffile.imwrite(
+        tmp_path / "a.tif", GRAY, photometric="palette", colormap=green, description=description, metadata=None
+    )
+    axes, voxels, notes = opened(tmp_path / "a.tif")
+    assert axes == "yx"
+    np.testing.assert_array_equal(voxels, [GRAY])
+    assert "for display only" in notes
+
+
+def test_planes_that_imagej_does_not_announce_are_told(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tif:
+        for number in range(5):
+            text = "ImageJ=1.54f\nimages=2\nslices=2\n" if number == 0 else None
+            tif.write(GRAY, description=text, metadata=None, contiguous=False)
+    _, voxels, notes = opened(tmp_path / "a.tif")
+    assert voxels.shape == (1, 2, 20, 30)
+    assert notes == "its ImageJ metadata announce 2 planes, the file holds 5; the last ones are left out"
+
+
 @pytest.mark.parametrize(("kind", "samples", "name"), [("separated", 4, "CMYK"), ("cielab", 3, "CIELab")])
 def test_colours_that_are_not_converted_are_refused(tmp_path: Path, kind: str, samples: int, name: str) -> None:
     tifffile.imwrite(tmp_path / "a.tif", np.dstack([GRAY] * samples), photometric=kind)

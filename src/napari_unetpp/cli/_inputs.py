@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from napari_unetpp.cli._output import BadUsage
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from contextlib import ExitStack
     from pathlib import Path
 
@@ -20,19 +21,37 @@ if TYPE_CHECKING:
     from napari_unetpp.stacks import Stack
 
 
-def open_image(path: Path, axes: str | None, series: int | None, say: Output, *, labels: bool = False) -> Stack:
-    """The stack of a file; what was chosen or left out while it was opened is said, a line each."""
+def open_image(
+    path: Path, axes: str | None, series: int | None, say: Output, *, labels: bool = False, choice: bool = False
+) -> Stack:
+    """The stack of a file; what was chosen or left out while it was opened is said, a line each.
+
+    `choice`: the command has an option --series for this file.
+    """
     from napari_unetpp.stacks import open_stack
 
     stack = open_stack(path, axes=axes, series=series, labels=labels)
     for note in stack.notes:
-        tell_note(stack, note, say)
+        told, chooses, _ = note.partition("; choose another with --series")
+        tell_note(stack, f"{told}; save another as a file of its own" if chooses and not choice else note, say)
     return stack
 
 
 def tell_note(stack: Stack, note: str, say: Output) -> None:
     say.say(f"{stack.name}: {note}")
     say.event("note", stack=stack.path or stack.name, note=note)
+
+
+def tell_colours(stacks: Sequence[Stack], model: Model, say: Output) -> None:
+    """Say which images are trained on as colours, though their files do not call their channels so."""
+    for stack in stacks:
+        if takes_colours(model) and stack.channels == 3 and not stack.colours:
+            tell_note(stack, f"its three channels are taken as the red, green and blue of {model.card.name}", say)
+
+
+def takes_colours(model: Model) -> bool:
+    """Whether the model is one of colour images that takes gray ones too."""
+    return model.intensity.replicate_gray and model.spec.in_channels == 3
 
 
 def open_model(name: str, device: str) -> Model:
@@ -56,7 +75,7 @@ def open_stack_and_model(
     """The stack as the model will see it, open as long as `opened` is, and the model."""
     if rgb and channel is not None:
         raise BadUsage("--rgb takes all three channels and --channel one; leave out one of them")
-    source = opened.enter_context(open_image(stack, axes, series, say))
+    source = opened.enter_context(open_image(stack, axes, series, say, choice=True))
     network = open_model(model, device)
     return _select_channel(source, channel, network, rgb), network
 
@@ -76,7 +95,7 @@ def _select_channel(stack: Stack, channel: int | None, model: Model, rgb: bool) 
             f"{stack.name} (axes {stack.axes}) has {stack.channels} channels where model "
             f"{model.card.name} takes {takes}; choose one with --channel 0..{stack.channels - 1}"
         )
-    if model.intensity.replicate_gray and stack.channels == wanted == 3 and not (rgb or stack.colours):
+    if takes_colours(model) and stack.channels == 3 and not (rgb or stack.colours):
         raise ValueError(
             f"{stack.name} (axes {stack.axes}) has 3 channels, and its file does not say that they are red, green and blue, "
             f"as model {model.card.name} takes them; choose one with --channel 0..2, or all three as colours with --rgb"

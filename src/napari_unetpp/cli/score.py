@@ -16,7 +16,6 @@ from napari_unetpp.cli._inputs import make_backend, open_stack_and_model, tell_n
 from napari_unetpp.cli._job import Job, run
 from napari_unetpp.cli._output import BadUsage, Bar, Output, reported
 from napari_unetpp.cli._recipe import parse_label_values
-from napari_unetpp.stacks import aligned
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -96,7 +95,7 @@ def score(
             deepest = max(options.parse_levels(level, model.spec.heads))
             backend = make_backend(model, image, "auto", say)
             tiles = options.plan(image.shape_predicted, backend, chosen, deepest)
-            fitted = aligned(labels, image.axes_predicted, image.shape_predicted)
+            fitted = _fitting(labels, image.axes_predicted, image.shape_predicted)
             _same_extent(image.shape_predicted, fitted, files[1])  # before the work, not after it
             below = check_labels(labels, _counted(foreground, model.spec.classes), unpainted.value == "ignore")
             folder = opened.enter_context(TemporaryDirectory(prefix="napari-unetpp-"))
@@ -156,7 +155,7 @@ def _open_prediction(path: Path, level: str, labels: Stack, opened: ExitStack) -
         raise BadUsage(f"{path} is a part of the predictions {path.parent}; name those, and the level with --level")
     given = opened.enter_context(_open_labels(path, None))
     shape = given.shape_predicted
-    labels = aligned(labels, given.axes_predicted, shape)
+    labels = _fitting(labels, given.axes_predicted, shape)
     _same_extent(shape, labels, str(path))
     origin = (0,) * len(shape)
     return Source(
@@ -172,7 +171,7 @@ def of_store(store: PredictionStore, level: str, labels: Stack) -> Source:
     from napari_unetpp.evaluation import label_planes, stored_levels
 
     chosen = options.parse_levels(level, store.levels)
-    labels = aligned(labels, store.axes, store.shape)
+    labels = _fitting(labels, store.axes, store.shape)
     origin = [0] * len(store.shape)
     region = store.record.get("region")
     if region is not None and labels.shape_predicted != store.shape:
@@ -193,6 +192,13 @@ def of_store(store: PredictionStore, level: str, labels: Stack) -> Source:
         store.classes,
         ensemble=level.lower() == "all",
     )
+
+
+def _fitting(labels: Stack, axes: str, shape: tuple[int, ...]) -> Stack:
+    """Labels with the axes of what is scored, as far as they lack only axes of extent 1."""
+    from napari_unetpp.stacks import aligned
+
+    return aligned(labels, axes, shape)
 
 
 def _same_extent(shape: tuple[int, ...], labels: Stack, name: str) -> None:

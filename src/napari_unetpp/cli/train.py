@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from napari_unetpp.cli import _options as options
-from napari_unetpp.cli._inputs import open_model
+from napari_unetpp.cli._inputs import open_model, tell_colours
 from napari_unetpp.cli._output import BadUsage, Output, reported
 from napari_unetpp.cli._recipe import (
     Skips,
@@ -222,6 +222,7 @@ def train(
         card = None
         if base is not None:
             start = open_model(base, device)
+            tell_colours([pair.image for pair in pairs], start, say)
             if replay_known:
                 old += known_pairs(start, opened, say)
         else:
