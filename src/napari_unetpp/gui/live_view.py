@@ -85,8 +85,10 @@ class LiveView(QObject):
         if before.image is not subject.image:
             if before.image is not None:
                 before.image.events.data.disconnect(self._on_data)
+                before.image.events.set_data.disconnect(self._on_drawn)
             if subject.image is not None:
                 subject.image.events.data.connect(self._on_data)
+                subject.image.events.set_data.connect(self._on_drawn)
         if not subject.complete or comparison is None:
             self._stop()
             self._session = None
@@ -117,6 +119,12 @@ class LiveView(QObject):
             self.watch(self._subject, self._comparison, store)
         except ValueError as error:  # of another number of axes
             self.told.emit(f"No live preview: {error}")
+
+    def _on_drawn(self, _event: object = None) -> None:
+        """The image was drawn anew, as after a change in place: the same view may hold other voxels."""
+        if self._session is not None:
+            self._session.wanted = None
+        self._on_moved()
 
     def _follow_comparison(self, comparison: HeadComparison | None) -> None:
         if self._comparison is comparison:

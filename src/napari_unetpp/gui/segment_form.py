@@ -218,8 +218,10 @@ class SegmentForm(QWidget):
     def choices(self) -> Choices:
         """What is chosen; only while there is no `problem`."""
         image, model = self.chosen_image(), self.chosen_model()
-        if image is None or model is None or (problem := self.problem()):
+        if problem := self.problem():
             raise ValueError(problem)
+        assert image is not None
+        assert model is not None
         folder = self.folder.text()
         return Choices(
             image=image,

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_unetpp.gui.command import CommandRequest
-from napari_unetpp.gui.image_layer import check_axes, finest, shapes_box, slice_box, stack_from_layer, visible_box
+from napari_unetpp.gui.image_layer import check_axes, shapes_box, slice_box, stack_from_layer, visible_box
 from napari_unetpp.gui.live_subject import Subject
 from napari_unetpp.gui.segment_form import SCREEN, SLICE, WHOLE, Choices, SegmentForm
 from napari_unetpp.gui.segmenting import Request, store_stem
 
 if TYPE_CHECKING:
     from napari import Viewer
+    from napari.layers import Image, Layer
 
     from napari_unetpp.box import Box
 
@@ -59,11 +60,10 @@ def run_request(viewer: Viewer, chosen: Choices, memory_mib: int | None) -> Requ
 def command_request(viewer: Viewer, chosen: Choices, memory_mib: int | None) -> CommandRequest:
     """For `describe_command`; raises as `region_box`."""
     image = chosen.image
-    source = image.source.path or image.metadata.get("path")
+    source = _source_path(image)
     return CommandRequest(
         source=Path(source) if source else None,
-        shape=tuple(finest(image).shape),
-        axes=chosen.axes,
+        stack=stack_from_layer(image, chosen.axes),
         output=(chosen.folder or Path()) / f"{store_stem(image.name, chosen.model.name)}.ome.zarr",
         model=chosen.model.name,
         level=chosen.level,
@@ -74,6 +74,16 @@ def command_request(viewer: Viewer, chosen: Choices, memory_mib: int | None) -> 
         region=region_box(viewer, chosen),
         memory_mib=memory_mib,
     )
+
+
+def _source_path(image: Image) -> str | None:
+    """Path of the file that a layer, or the layer it was split or duplicated from, was opened from."""
+    layer: Layer | None = image
+    while layer is not None:
+        if path := layer.source.path or layer.metadata.get("path"):
+            return str(path)
+        layer = layer.source.parent() if layer.source.parent is not None else None
+    return None
 
 
 def subject_of(form: SegmentForm) -> Subject:
