@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class CommandRequest:
-    """What the command is to say; `stack` is the layer's data, which are compared with the file."""
+    """What the command is to say; `stack` is the layer's data, which are compared with the file; `axes` are those of the layer."""
 
     source: Path | None
     stack: Stack
+    axes: str
     output: Path
     model: str
     level: int
@@ -47,7 +48,7 @@ def describe_command(request: CommandRequest) -> Generator[str | Waiting]:
     ValueError
         Where there is no file that the command could read, or the layer was changed since it was opened.
     """
-    part = yield from find_part(request.source, request.stack)
+    part = yield from find_part(request.source, request.stack, request.axes)
     yield command_line(request, part)
 
 

@@ -30,7 +30,7 @@ class FilePart:
     axes: str
 
 
-def find_part(path: Path | None, shown: Stack) -> Generator[Waiting, None, FilePart]:
+def find_part(path: Path | None, shown: Stack, axes: str) -> Generator[Waiting, None, FilePart]:
     """The part of the file whose voxels are those of the layer; `Waiting` after each band that was compared.
 
     Raises
@@ -42,15 +42,15 @@ def find_part(path: Path | None, shown: Stack) -> Generator[Waiting, None, FileP
         raise ValueError("The image is not from a file, so there is no command for it; save it first, and open that.")
     alike = False
     for series in itertools.count():
-        offered = list(_readings(path, series, shown))
+        offered = list(_readings(path, series, shown, axes))
         if not offered:
             break
-        for axes, channels in offered:
+        for letters, channels in offered:
             for channel in channels:
                 alike = True
-                with open_stack(path, series=series, axes=axes) as file:
+                with open_stack(path, series=series, axes=letters) as file:
                     if (yield from _same_voxels(file, channel, shown)):
-                        return FilePart(series, channel, axes)
+                        return FilePart(series, channel, letters)
     if alike:
         raise ValueError(
             f"{shown.name} does not hold the voxels of {path.name}: it was changed since it was opened,"
@@ -62,10 +62,10 @@ def find_part(path: Path | None, shown: Stack) -> Generator[Waiting, None, FileP
     )
 
 
-def _readings(path: Path, series: int, shown: Stack) -> Iterator[tuple[str, list[int | None]]]:
+def _readings(path: Path, series: int, shown: Stack, named: str) -> Iterator[tuple[str, list[int | None]]]:
     """Axes under which an image of the file can be the layer, and the channels to compare; nothing after the last image."""
     exists = False
-    for axes in dict.fromkeys((shown.axes, None)):
+    for axes in dict.fromkeys((named, shown.axes, None)):
         try:
             with open_stack(path, series=series, axes=axes) as file:
                 exists = True

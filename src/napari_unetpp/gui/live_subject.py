@@ -34,6 +34,7 @@ class Subject:
     model: ModelChoice | None = None
     device: str = "auto"
     level: int = 0
+    channel: int | None = None
 
     @property
     def complete(self) -> bool:

@@ -107,7 +107,8 @@ class LiveView(QObject):
         assert model is not None
         assert model.header is not None
         self._stop()
-        self._session = LiveSession(stack_from_layer(image, self._subject.axes), model.path, self._subject.device)
+        stack = stack_from_layer(image, self._subject.axes, self._subject.channel)
+        self._session = LiveSession(stack, model.path, self._subject.device)
         self.layer.begin(model.header.card.classes[: model.header.spec.classes], stay=stay)
         self.told.emit("")
 

@@ -15,6 +15,7 @@ from napari.layers import Image, Shapes
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import (
     QFileDialog,
+    QFormLayout,
     QHBoxLayout,
     QLineEdit,
     QToolButton,
@@ -24,6 +25,7 @@ from qtpy.QtWidgets import (
 
 from napari_unetpp.gui.fields import breakable, combo_box, group, note_label, offer, stacked
 from napari_unetpp.gui.image_layer import check_axes, suggest_axes
+from napari_unetpp.gui.segment_channel import ChannelField, offered_channels
 from napari_unetpp.gui.segment_planes import PlanesField, planes_reason
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ class Choices:
     device: str
     fast: bool
     folder: Path | None
+    channel: int | None = None
 
 
 class SegmentForm(QWidget):
@@ -60,10 +63,12 @@ class SegmentForm(QWidget):
         self._models: dict[str, ModelChoice] = {}
         self._images: list[Image] = []
         self._shapes: list[Shapes] = []
+        self._groups: dict[str, QFormLayout] = {}
         self.image = combo_box("The image layer to segment.")
         self.axes = QLineEdit()
         self.axes.setMaxLength(5)
         self.axes_note = note_label()
+        self.channel = ChannelField()
         self.region = combo_box(
             "The whole stack, the slice where the sliders stand, what is on the screen,\n"
             "or what the selected shapes of a Shapes layer bound (all, if none is selected).\n"
@@ -111,10 +116,11 @@ class SegmentForm(QWidget):
         folder.setSpacing(4)
         folder.addWidget(self.folder)
         folder.addWidget(self.browse)
-        rows: dict[str, list[tuple[str, Any]]] = {
+        fields: dict[str, list[tuple[str, Any]]] = {
             "Image": [
                 ("Layer", self.image),
                 ("Axes", stacked(self.axes, self.axes_note)),
+                ("Channel", self.channel),
                 ("Region", self.region),
             ],
             "Model": [
@@ -127,8 +133,9 @@ class SegmentForm(QWidget):
                 ("Output", folder),
             ],
         }
-        for title, widgets in rows.items():
-            box, self._rows = group(title, widgets)
+        for title, widgets in fields.items():
+            box, rows = group(title, widgets)
+            self._groups[title] = rows
             layout.addWidget(box)
 
     def _connect(self) -> None:
@@ -138,6 +145,7 @@ class SegmentForm(QWidget):
         self.folder.textChanged.connect(self._emit_changed)
         self.browse.clicked.connect(self._choose_folder)
         self.planes.chosen.connect(self._emit_changed)
+        self.channel.chosen.connect(self._emit_changed)
         for combo in (self.region, self.level, self.tiling, self.device, self.speed):
             combo.currentIndexChanged.connect(self._emit_changed)
 
@@ -211,6 +219,8 @@ class SegmentForm(QWidget):
             return "There is no model."
         if model.header is None:
             return model.problem
+        if self.channel.missing:
+            return f"{image.name} has several channels (axis c); choose which of them the model takes."
         if self.folder.text() and not Path(self.folder.text()).expanduser().is_dir():
             return f"There is no output folder {self.folder.text()}"
         return ""
@@ -234,6 +244,7 @@ class SegmentForm(QWidget):
             device=self.device.currentData(),
             fast=self.speed.currentData(),
             folder=Path(folder).expanduser() if folder else None,
+            channel=self.channel.channel,
         )
 
     def _on_image(self) -> None:
@@ -283,7 +294,13 @@ class SegmentForm(QWidget):
         self.changed.emit()
 
     def _offer_planes(self) -> None:
-        self.planes.offer(planes_reason(self.chosen_image(), self.axes.text(), self.chosen_model()), self._rows)
+        image, axes, model = self.chosen_image(), self.axes.text(), self.chosen_model()
+        self.planes.offer(planes_reason(image, axes, model), self._groups["Model"])
+        try:
+            channels = offered_channels(image, check_axes(image, axes), model) if image is not None else []
+        except ValueError:  # the form says it
+            channels = []
+        self.channel.offer(image, channels, self._groups["Image"])
 
     def _choose_folder(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Folder for predictions", self.folder.text())

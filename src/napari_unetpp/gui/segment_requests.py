@@ -43,7 +43,7 @@ def region_box(viewer: Viewer, chosen: Choices) -> Box | None:
 def run_request(viewer: Viewer, chosen: Choices, memory_mib: int | None) -> Request:
     """For `segment`; raises as `region_box`."""
     return Request(
-        stack=stack_from_layer(chosen.image, chosen.axes),
+        stack=stack_from_layer(chosen.image, chosen.axes, chosen.channel),
         model=chosen.model.path,
         level=chosen.level,
         tiling=chosen.tiling,
@@ -63,7 +63,8 @@ def command_request(viewer: Viewer, chosen: Choices, memory_mib: int | None) -> 
     source = _source_path(image)
     return CommandRequest(
         source=Path(source) if source else None,
-        stack=stack_from_layer(image, chosen.axes),
+        stack=stack_from_layer(image, chosen.axes, chosen.channel),
+        axes=chosen.axes,
         output=(chosen.folder or Path()) / f"{store_stem(image.name, chosen.model.name)}.ome.zarr",
         model=chosen.model.name,
         level=chosen.level,
@@ -92,5 +93,9 @@ def subject_of(form: SegmentForm) -> Subject:
     if image is not None:
         with suppress(ValueError):  # the form says it
             axes = check_axes(image, form.axes.text())
+    if form.channel.missing:
+        axes = ""  # no preview of channels that nobody has chosen
     usable = model if model is not None and model.header is not None else None
-    return Subject(image, axes, usable, form.device.currentData() or "auto", form.level.currentData() or 0)
+    return Subject(
+        image, axes, usable, form.device.currentData() or "auto", form.level.currentData() or 0, form.channel.channel
+    )
