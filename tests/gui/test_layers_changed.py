@@ -90,3 +90,14 @@ def test_the_preview_of_an_image_painted_on_is_of_its_new_voxels(preview, rng, q
     qtbot.wait(200)
     assert (before != painted).any()
     assert (settled() == painted).all()
+
+
+def test_a_view_along_another_axis_says_why_it_has_no_preview(viewer, open_dock, qtbot, rng):
+    viewer.add_image(rng.integers(0, 200, (8, 64, 64), np.uint8), name="cells", axis_labels=("z", "y", "x"))
+    live = open_dock().level_box.live_view
+    said = []
+    live.told.connect(said.append)
+    viewer.dims.order = (1, 0, 2)
+    qtbot.waitUntil(lambda: bool(said) and said[-1].startswith("No live preview of z and x"), timeout=10_000)
+    viewer.dims.order = (0, 1, 2)
+    qtbot.waitUntil(lambda: said[-1] == "", timeout=10_000)

@@ -2,9 +2,13 @@
 
 import numpy as np
 import pytest
+from napari.layers import Image
 from qtpy.QtCore import Qt
 
 from napari_unetpp.box import Box
+from napari_unetpp.gui.catalogue import model_choice
+from napari_unetpp.gui.segment_channel import ALL, offered_channels
+from napari_unetpp.model.checkpoint import save_model
 
 pytestmark = pytest.mark.gui
 
@@ -17,7 +21,6 @@ def test_a_channel_is_asked_for_and_is_the_one_that_is_predicted(viewer, open_do
     assert "choose which of them" in dock.status.text()
     qtbot.wait(300)  # until it is laid out
     check_uncut(dock)
-    dock.grab().save("/tmp/layers_dock.png")
     dock.form.channel.setCurrentIndex(dock.form.channel.findData(1))
 
     def run():
@@ -33,3 +36,10 @@ def test_a_channel_is_asked_for_and_is_the_one_that_is_predicted(viewer, open_do
     assert axes == "tzyx"
     assert (of_channel == alone).all()
     assert (dock.levels.layers[2].data.shape) == (2, 3, 32, 32)
+
+
+@pytest.mark.parametrize(("rgb", "offered"), [(True, []), (False, [ALL])])
+def test_three_channels_are_colours_only_where_the_layer_says_so(tiny_model, tmp_path, rgb, offered):
+    save_model(tiny_model(in_channels=3), tmp_path / "colours.safetensors")
+    layer = Image(np.zeros((16, 16, 3), np.uint8), rgb=rgb)
+    assert offered_channels(layer, "yxc", model_choice("colours", tmp_path / "colours.safetensors")) == offered

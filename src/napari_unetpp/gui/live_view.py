@@ -17,7 +17,7 @@ from napari_unetpp.gui.image_layer import stack_from_layer
 from napari_unetpp.gui.jobs import Job, JobError, start_job
 from napari_unetpp.gui.live import LiveSession, Looked, look
 from napari_unetpp.gui.live_layer import LiveLayer
-from napari_unetpp.gui.live_subject import Subject, view_of
+from napari_unetpp.gui.live_subject import Subject, turned, view_of
 from napari_unetpp.gui.status import report
 from napari_unetpp.gui.versions import camera_of
 
@@ -55,6 +55,7 @@ class LiveView(QObject):
         self.steady = False
         self._enabled, self._suspended = True, False
         self._subject = Subject()
+        self._across = ""  # the axes on the screen, where there is no preview across them
         self._comparison: HeadComparison | None = None
         self._session: LiveSession | None = None
         self._job: Job | None = None
@@ -201,6 +202,14 @@ class LiveView(QObject):
     def _look(self) -> None:
         session, comparison, subject = self._session, self._comparison, self._subject
         view = view_of(self.viewer, subject, comparison) if session is not None and comparison is not None else None
+        across = turned(self.viewer, subject) if session is not None else ""
+        if across or self._across:
+            self._across = across
+            self.told.emit(
+                f"No live preview of {across}: the model sees y and x. Roll the axes back, or press Run to see it here."
+                if across
+                else ""
+            )
         if session is None or view is None:
             self._hide()
         elif view.box.shape[-2:] == (1, 1):  # nothing was drawn yet, so that napari does not know what is on the screen
