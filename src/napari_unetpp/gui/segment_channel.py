@@ -57,6 +57,11 @@ class ChannelField(QComboBox):
                 self.addItem("All, as colours" if channel == ALL else f"Channel {channel}", channel)
 
     @property
+    def count_of_image(self) -> int:
+        """Channels that the image has."""
+        return max(len([c for c in self._offered if c != ALL]), 3 * (ALL in self._offered))
+
+    @property
     def missing(self) -> bool:
         """Whether a choice is still to be made."""
         return bool(self._offered) and self.currentData() is None

@@ -220,7 +220,7 @@ class SegmentForm(QWidget):
         if model.header is None:
             return model.problem
         if self.channel.missing:
-            return f"{image.name} has several channels (axis c); choose which of them the model takes."
+            return f"{image.name} has {self.channel.count_of_image} channels (axis c); choose which of them the model takes."
         if self.folder.text() and not Path(self.folder.text()).expanduser().is_dir():
             return f"There is no output folder {self.folder.text()}"
         return ""
