@@ -195,13 +195,14 @@ def test_an_error_of_the_worker_reaches_the_panel(viewer, open_dock, qtbot, rng,
     press_run(dock, qtbot)  # the dock is restored
 
 
-def test_a_model_that_cannot_take_the_image(viewer, open_dock, qtbot, rng):
+def test_a_colour_image_under_a_model_of_gray_waits_for_a_channel(viewer, open_dock, qtbot, rng):
     viewer.add_image(noise(rng, 32, 32, 3), name="slide", rgb=True)
     dock = open_dock()
     assert dock.form.axes.text() == "yxc"
-    press_run(dock, qtbot, state="failed")
+    assert not dock.run_button.isEnabled()
     assert "3 channels" in dock.status.text()
-    assert len(viewer.layers) == 1
+    dock.form.channel.setCurrentIndex(dock.form.channel.findData(2))
+    press_run(dock, qtbot)
 
 
 def test_run_is_disabled_with_a_reason(viewer, open_dock, qtbot, rng, tmp_path):

@@ -1,6 +1,7 @@
 """The command line that does what the Segment dock is set to, for a script or a cluster.
 
-Decides which image of which file a layer is (`find_source`), and the words (`command_line`).
+Decides which image of a file has a shape (`find_source`), and the words (`command_line`). Whether a layer still shows
+its file is in `command_source`.
 """
 
 from __future__ import annotations
@@ -13,16 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_unetpp.gui.command_source import FilePart, find_part
+
 if TYPE_CHECKING:
     from napari_unetpp.box import Box
+    from napari_unetpp.inference.events import Waiting
+    from napari_unetpp.stacks import Stack
 
 
 @dataclass(frozen=True, slots=True)
 class CommandRequest:
-    """What the command is to say; `shape` and `axes` are those of the layer's data."""
+    """What the command is to say; `stack` is the layer's data, which are compared with the file; `axes` are those of the layer."""
 
     source: Path | None
-    shape: tuple[int, ...]
+    stack: Stack
     axes: str
     output: Path
     model: str
@@ -36,16 +41,16 @@ class CommandRequest:
     intensity: str | None = None
 
 
-def describe_command(request: CommandRequest) -> Generator[str]:
-    """The command line, as the one event of a job, because files are looked into.
+def describe_command(request: CommandRequest) -> Generator[str | Waiting]:
+    """The command line, as the last event of a job, because the file is compared with the layer.
 
     Raises
     ------
     ValueError
-        Where there is no file that the command could read.
+        Where there is no file that the command could read, or the layer was changed since it was opened.
     """
-    series = find_source(request.source, request.shape, request.axes)
-    yield command_line(request, series)
+    part = yield from find_part(request.source, request.stack, request.axes)
+    yield command_line(request, part)
 
 
 def find_source(path: Path | None, shape: Sequence[int], axes: str) -> int:
@@ -73,13 +78,14 @@ def find_source(path: Path | None, shape: Sequence[int], axes: str) -> int:
     raise ValueError(f"No image in {path} has the shape {tuple(shape)} of the layer; open it as a whole for a command.")
 
 
-def command_line(request: CommandRequest, series: int = 0) -> str:
+def command_line(request: CommandRequest, part: FilePart) -> str:
     """The words, quoted for the shell of this system."""
     words = ["napari-unetpp", "segment", str(request.source), "-o", str(request.output), "--model", request.model]
-    words += ["--level", str(request.level), "--tiling", request.tiling, "--axes", request.axes]
+    words += ["--level", str(request.level), "--tiling", request.tiling, "--axes", part.axes]
     words += ["--planes", "3"] * request.planes
     words += ["--intensity", request.intensity] if request.intensity else []
-    words += ["--series", str(series)] * (series > 0)
+    words += ["--series", str(part.series)] * (part.series > 0)
+    words += ["--channel", str(part.channel)] * (part.channel is not None)
     words += ["--device", request.device] * (request.device != "auto")
     words += ["--precision", "int8"] * request.fast
     words += ["--memory", f"{request.memory_mib}MiB"] * (request.memory_mib is not None)

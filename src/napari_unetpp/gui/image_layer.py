@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_unetpp.box import Box
+from napari_unetpp.box import Box, read_box
+from napari_unetpp.inference.labels import LazyView
 from napari_unetpp.stacks import Stack, open_stack
 
 if TYPE_CHECKING:
     from napari import Viewer
     from napari.layers import Image, Labels, Shapes
+    from numpy.typing import NDArray
 
 AXES = "tczyx"
 
@@ -95,13 +97,15 @@ def _valid(axes: str, layer: Image) -> bool:
     return True
 
 
-def stack_from_layer(layer: Image, axes: str | None = None) -> Stack:
+def stack_from_layer(layer: Image, axes: str | None = None, channel: int | None = None) -> Stack:
     """The image as a stack over the same data (of a multiscale image, its full resolution).
 
     Parameters
     ----------
     axes : str, optional
         One letter per axis of the data out of "tczyx"; where None the layer has to name them.
+    channel : int, optional
+        Only this one, as an image without channels.
 
     Raises
     ------
@@ -110,7 +114,20 @@ def stack_from_layer(layer: Image, axes: str | None = None) -> Stack:
     """
     axes = check_axes(layer, suggest_axes(layer).axes if axes is None else axes)
     stack = open_stack(finest(layer), axes=axes, spacing_um=_spacing_um(layer, axes))
-    return replace(stack, name=layer.name)
+    stack = replace(stack, name=layer.name)
+    return stack if channel is None else _one_channel(stack, channel)
+
+
+def _one_channel(stack: Stack, channel: int) -> Stack:
+    at = stack.axes.index("c")
+
+    def compute(box: Box) -> NDArray[Any]:
+        stored = Box((*box.start[:at], channel, *box.start[at:]), (*box.stop[:at], channel + 1, *box.stop[at:]))
+        return read_box(stack.data, stored).take(0, axis=at)
+
+    axes, shape = stack.axes.replace("c", ""), stack.shape[:at] + stack.shape[at + 1 :]
+    data = LazyView(shape, axes, np.dtype(stack.data.dtype), compute)
+    return replace(stack, data=data, axes=axes, spacing_um=stack.spacing_um[:at] + stack.spacing_um[at + 1 :])
 
 
 def _spacing_um(layer: Image, axes: str) -> tuple[float | None, ...]:

@@ -17,11 +17,12 @@ differ a little along their borders from those of a run; an image of one block h
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -124,6 +125,7 @@ class LiveSession:
     blocks: tuple[Box, ...] = ()
     caches: dict[Box, RegionCache] = field(default_factory=dict)
     plan: tuple[PredictionStore, Tiles | None] | None = None
+    voxels: dict[Box, bytes] = field(default_factory=dict)  # hash of what was read for a block
 
     def keep(self, block: Box, level: int, answer: NDArray[np.uint8]) -> None:
         """Remember an answer, and forget the oldest of other views."""
@@ -143,20 +145,27 @@ def look(session: LiveSession) -> Generator[Looked | Waiting]:
     ValueError, OSError
         As `load_model`, and where the model cannot take the image; one line for the user.
     """
-    from napari_unetpp.inference.inputs import check_input, in_words, measure_stack, with_intensity
-    from napari_unetpp.model.sampling import as_seen
+    from napari_unetpp.inference.inputs import check_input, with_intensity
 
     model, backend = load_ready(session.model, session.device)
     model = with_intensity(model, session.intensity)
     check_input(session.stack, model)
     if session.scaling is None:
         yield Waiting()
-        scaling = measure_stack(session.stack, model)
-        session.words = in_words(scaling)
-        session.seen, session.scaling = as_seen(session.stack, scaling)
+        _measure(session, model)
     while (view := session.wanted) is not None and view is not session.served:
         session.served = view
         yield from _serve(session, view, model, backend)
+
+
+def _measure(session: LiveSession, model: Model) -> None:
+    """Take the range of intensities from the image as it is now."""
+    from napari_unetpp.inference.inputs import in_words, measure_stack
+    from napari_unetpp.model.sampling import as_seen
+
+    scaling = measure_stack(session.stack, model)
+    session.words = in_words(scaling)
+    session.seen, session.scaling = as_seen(session.stack, scaling)
 
 
 def _serve(session: LiveSession, view: View, model: Model, backend: Backend) -> Generator[Looked | Waiting]:
@@ -183,6 +192,12 @@ def _serve(session: LiveSession, view: View, model: Model, backend: Backend) -> 
     if not wanted:
         yield Looked(view, region, labels, view.level, empty=True)
         return
+    if any(_changed(session, block, model) for block in wanted):
+        yield Waiting()
+        session.answers.clear()
+        session.caches.clear()
+        session.voxels.clear()
+        _measure(session, model)
     for block in wanted:  # what was answered before is there at once
         if known := [d for d in view.stages if (block, d) in session.answers]:
             yield paint(block, view.level if len(known) == len(view.stages) else known[-1])
@@ -205,6 +220,18 @@ def _serve(session: LiveSession, view: View, model: Model, backend: Backend) -> 
         session.caches.clear()  # nothing deeper can go on from them
 
 
+def _changed(session: LiveSession, block: Box, model: Model) -> bool:
+    """Whether the image holds other voxels than those that the kept answers of a block were computed from."""
+    if (known := session.voxels.get(block)) is None:
+        return False
+    outer = outer_of(block, session.stack.shape_predicted, model.spec.ndim, model.spec.grid)
+    return _hash(session.stack.read(outer)) != known
+
+
+def _hash(raw: NDArray[Any]) -> bytes:
+    return hashlib.blake2b(np.ascontiguousarray(raw).data, digest_size=16).digest()
+
+
 def _above(shown: Level, stage: int) -> bool:
     return shown == ENSEMBLE or int(shown) > stage
 
@@ -219,6 +246,8 @@ def _answer(session: LiveSession, block: Box, level: int, model: Model, backend:
     cache = session.caches.get(block)
     if cache is None:
         raw = read_raw(session.seen or session.stack, outer)
+        plain = session.seen is None or session.seen is session.stack
+        session.voxels[block] = _hash(raw if plain else session.stack.read(outer))
         cache = RegionCache()
         cache.begin(
             raw.reshape(raw.shape[0], *outer.shape[outer.ndim - model.spec.ndim :]), model, backend, session.scaling

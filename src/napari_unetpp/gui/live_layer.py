@@ -57,6 +57,7 @@ class LiveLayer:
         self._classes: Sequence[ClassInfo] = ()
         self._contour = 0
         self._moves = False
+        self._over: tuple[Image, str, Stack] | None = None  # the image, its axes, and it for the engine
 
     def begin(self, classes: Sequence[ClassInfo], *, stay: bool = False) -> None:
         """Another image or model: what was shown is not of it, and goes unless it may `stay` and has the same classes."""
@@ -139,6 +140,10 @@ class LiveLayer:
     def forget(self) -> None:
         """The layer is gone already."""
         self.layer = self._looked = None
+        if self._over is not None:
+            for event in self._placing(self._over[0]):
+                event.disconnect(self._on_placed)
+            self._over = None
 
     def is_layer(self, layer: Any) -> bool:
         """Whether this is the preview."""
@@ -180,6 +185,25 @@ class LiveLayer:
             )
             self.layer.editable = False
             self.layer.contour = self._contour
+        self._over = image, axes, stack
+        for event in self._placing(image):
+            event.connect(self._on_placed)
+
+    @staticmethod
+    def _placing(image: Image) -> list[Any]:
+        events = image.events
+        return [events.scale, events.translate, events.rotate, events.shear, events.affine, events.units]
+
+    def _on_placed(self, _event: object = None) -> None:
+        """The image lies elsewhere, or has another scale: so does its preview."""
+        if self.layer is None or self._over is None:
+            return
+        image, axes, stack = self._over
+        for name, value in placement(image).items():
+            if name not in ("axis_labels", "translate"):
+                setattr(self.layer, name, value)
+        box = self._looked.box if self._looked is not None else None
+        self.layer.translate = image.translate if box is None else self._translate(image, axes, stack, box)
 
     def _colormap(self) -> DirectLabelColormap:
         """With one class the colour of the level that says so, so that one sees how far a view is."""

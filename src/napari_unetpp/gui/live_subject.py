@@ -38,6 +38,7 @@ class Subject:
     device: str = "auto"
     level: int = 0
     intensity: Over | None = None
+    channel: int | None = None
 
     @property
     def complete(self) -> bool:
@@ -48,14 +49,23 @@ class Subject:
         return self.image if self.image is not None and self.image in viewer.layers else None
 
 
+def turned(viewer: Viewer, subject: Subject) -> str:
+    """Which two axes are on the screen where these are not y and x; else empty."""
+    image, dims = subject.image_in(viewer), viewer.dims
+    if image is None or not subject.axes or dims.ndisplay != 2:
+        return ""
+    offset = dims.ndim - image.ndim
+    seen = [subject.axes[axis - offset] for axis in dims.displayed if axis >= offset]
+    return "" if set(seen) == {"y", "x"} else " and ".join(seen)
+
+
 def view_of(viewer: Viewer, subject: Subject, comparison: HeadComparison) -> View | None:
     """What is on the screen; None unless that is a plane of the image on which labels are wanted."""
     image, dims = subject.image_in(viewer), viewer.dims
     gridded = grid_of(viewer).enabled  # where it would have a place of its own
     if image is None or not comparison.visible or dims.ndisplay != 2 or gridded:
         return None
-    offset = dims.ndim - image.ndim
-    if {subject.axes[axis - offset] for axis in dims.displayed if axis >= offset} != {"y", "x"}:
+    if turned(viewer, subject):
         return None
     box = visible_box(viewer, image, subject.axes)
     return View(box, comparison.level, comparison.heads, comparison.threshold)

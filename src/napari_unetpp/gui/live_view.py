@@ -17,7 +17,7 @@ from napari_unetpp.gui.image_layer import stack_from_layer
 from napari_unetpp.gui.jobs import Job, JobError, start_job
 from napari_unetpp.gui.live import LiveSession, Looked, look
 from napari_unetpp.gui.live_layer import LiveLayer
-from napari_unetpp.gui.live_subject import Subject, view_of
+from napari_unetpp.gui.live_subject import Subject, turned, view_of
 from napari_unetpp.gui.status import report
 from napari_unetpp.gui.versions import camera_of
 
@@ -56,6 +56,7 @@ class LiveView(QObject):
         self.steady = False
         self._enabled, self._suspended = True, False
         self._subject = Subject()
+        self._across = ""  # the axes on the screen, where there is no preview across them
         self._comparison: HeadComparison | None = None
         self._session: LiveSession | None = None
         self._job: Job | None = None
@@ -86,8 +87,10 @@ class LiveView(QObject):
         if before.image is not subject.image:
             if before.image is not None:
                 before.image.events.data.disconnect(self._on_data)
+                before.image.events.set_data.disconnect(self._on_drawn)
             if subject.image is not None:
                 subject.image.events.data.connect(self._on_data)
+                subject.image.events.set_data.connect(self._on_drawn)
         if not subject.complete or comparison is None:
             self._stop()
             self._session = None
@@ -107,7 +110,7 @@ class LiveView(QObject):
         assert model.header is not None
         self._stop()
         self._session = LiveSession(
-            stack_from_layer(image, self._subject.axes),
+            stack_from_layer(image, self._subject.axes, self._subject.channel),
             model.path,
             self._subject.device,
             intensity=self._subject.intensity,
@@ -123,6 +126,12 @@ class LiveView(QObject):
             self.watch(self._subject, self._comparison, store)
         except ValueError as error:  # of another number of axes
             self.told.emit(f"No live preview: {error}")
+
+    def _on_drawn(self, _event: object = None) -> None:
+        """The image was drawn anew, as after a change in place: the same view may hold other voxels."""
+        if self._session is not None:
+            self._session.wanted = None
+        self._on_moved()
 
     def _follow_comparison(self, comparison: HeadComparison | None) -> None:
         if self._comparison is comparison:
@@ -198,6 +207,14 @@ class LiveView(QObject):
     def _look(self) -> None:
         session, comparison, subject = self._session, self._comparison, self._subject
         view = view_of(self.viewer, subject, comparison) if session is not None and comparison is not None else None
+        across = turned(self.viewer, subject) if session is not None else ""
+        if across or self._across:
+            self._across = across
+            self.told.emit(
+                f"No live preview of {across}: the model sees y and x. Roll the axes back, or press Run to see it here."
+                if across
+                else ""
+            )
         if session is None or view is None:
             self._hide()
         elif view.box.shape[-2:] == (1, 1):  # nothing was drawn yet, so that napari does not know what is on the screen

@@ -15,6 +15,7 @@ from napari.layers import Image, Shapes
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import (
     QFileDialog,
+    QFormLayout,
     QHBoxLayout,
     QLineEdit,
     QToolButton,
@@ -26,6 +27,7 @@ from napari_unetpp.gui.axis_names import AxisNames
 from napari_unetpp.gui.elided import ElidedLineEdit
 from napari_unetpp.gui.fields import breakable, combo_box, group, note_label, offer, stacked
 from napari_unetpp.gui.image_layer import check_axes, suggest_axes
+from napari_unetpp.gui.segment_channel import ChannelField, offered_channels
 from napari_unetpp.gui.segment_intensity import IntensityField
 from napari_unetpp.gui.segment_planes import PlanesField, planes_reason
 from napari_unetpp.gui.segment_resolution import resolution_note
@@ -53,6 +55,7 @@ class Choices:
     fast: bool
     folder: Path | None
     intensity: Over | None = None
+    channel: int | None = None
 
 
 class SegmentForm(QWidget):
@@ -66,11 +69,13 @@ class SegmentForm(QWidget):
         self._models: dict[str, ModelChoice] = {}
         self._images: list[Image] = []
         self._shapes: list[Shapes] = []
+        self._groups: dict[str, QFormLayout] = {}
         self.image = combo_box("The image layer to segment.")
         self.axes = QLineEdit()
         self.axes.setMaxLength(5)
         self.axes_note = note_label()
         self.axis_names = AxisNames(self)
+        self.channel = ChannelField()
         self.region = combo_box(
             "The whole stack, the slice where the sliders stand, what is on the screen,\n"
             "or what the selected shapes of a Shapes layer bound (all, if none is selected).\n"
@@ -122,10 +127,11 @@ class SegmentForm(QWidget):
         folder.setSpacing(4)
         folder.addWidget(self.folder)
         folder.addWidget(self.browse)
-        rows: dict[str, list[tuple[str, Any]]] = {
+        fields: dict[str, list[tuple[str, Any]]] = {
             "Image": [
                 ("Layer", self.image),
                 ("Axes", axes),
+                ("Channel", self.channel),
                 ("Region", stacked(self.region, self.resolution)),
             ],
             "Model": [
@@ -139,8 +145,9 @@ class SegmentForm(QWidget):
                 ("Output", folder),
             ],
         }
-        for title, widgets in rows.items():
-            box, self._rows = group(title, widgets)
+        for title, widgets in fields.items():
+            box, rows = group(title, widgets)
+            self._groups[title] = rows
             layout.addWidget(box)
 
     def _connect(self) -> None:
@@ -151,6 +158,7 @@ class SegmentForm(QWidget):
         self.browse.clicked.connect(self.choose_folder)
         self.planes.chosen.connect(self._emit_changed)
         self.intensity.chosen.connect(self._emit_changed)
+        self.channel.chosen.connect(self._emit_changed)
         for combo in (self.region, self.level, self.tiling, self.device, self.speed):
             combo.currentIndexChanged.connect(self._emit_changed)
 
@@ -224,6 +232,8 @@ class SegmentForm(QWidget):
             return "There is no model."
         if model.header is None:
             return model.problem
+        if self.channel.missing:
+            return f"{image.name} has {self.channel.count_of_image} channels (axis c); choose which of them the model takes."
         if self.folder.text() and not Path(self.folder.text()).expanduser().is_dir():
             return f"There is no output folder {self.folder.text()}"
         return ""
@@ -231,8 +241,10 @@ class SegmentForm(QWidget):
     def choices(self) -> Choices:
         """What is chosen; only while there is no `problem`."""
         image, model = self.chosen_image(), self.chosen_model()
-        if image is None or model is None or (problem := self.problem()):
+        if problem := self.problem():
             raise ValueError(problem)
+        assert image is not None
+        assert model is not None
         folder = self.folder.text()
         return Choices(
             image=image,
@@ -246,6 +258,7 @@ class SegmentForm(QWidget):
             fast=self.speed.currentData(),
             folder=Path(folder).expanduser() if folder else None,
             intensity=self.intensity.over,
+            channel=self.channel.channel,
         )
 
     def _on_image(self) -> None:
@@ -296,10 +309,15 @@ class SegmentForm(QWidget):
         self.changed.emit()
 
     def _offer_planes(self) -> None:
-        chosen = self.chosen_image(), self.axes.text(), self.chosen_model()
-        self.planes.offer(planes_reason(*chosen), self._rows)
-        self.resolution.setText(resolution_note(*chosen))
+        image, axes, model = self.chosen_image(), self.axes.text(), self.chosen_model()
+        self.planes.offer(planes_reason(image, axes, model), self._groups["Model"])
+        self.resolution.setText(resolution_note(image, axes, model))
         self.resolution.setVisible(bool(self.resolution.text()))
+        try:
+            channels = offered_channels(image, check_axes(image, axes), model) if image is not None else []
+        except ValueError:  # the form says it
+            channels = []
+        self.channel.offer(image, channels, self._groups["Image"])
 
     def choose_folder(self) -> bool:
         """Ask for the folder of the predictions; whether one was chosen."""

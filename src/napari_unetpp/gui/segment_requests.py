@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_unetpp.gui.command import CommandRequest
-from napari_unetpp.gui.image_layer import check_axes, finest, shapes_box, slice_box, stack_from_layer, visible_box
+from napari_unetpp.gui.image_layer import check_axes, shapes_box, slice_box, stack_from_layer, visible_box
 from napari_unetpp.gui.live_subject import Subject
 from napari_unetpp.gui.segment_form import SCREEN, SLICE, WHOLE, Choices, SegmentForm
 from napari_unetpp.gui.segmenting import Request, store_stem
 
 if TYPE_CHECKING:
     from napari import Viewer
+    from napari.layers import Image, Layer
 
     from napari_unetpp.box import Box
 
@@ -42,7 +43,7 @@ def region_box(viewer: Viewer, chosen: Choices) -> Box | None:
 def run_request(viewer: Viewer, chosen: Choices, memory_mib: int | None) -> Request:
     """For `segment`; raises as `region_box`."""
     return Request(
-        stack=stack_from_layer(chosen.image, chosen.axes),
+        stack=stack_from_layer(chosen.image, chosen.axes, chosen.channel),
         model=chosen.model.path,
         level=chosen.level,
         tiling=chosen.tiling,
@@ -60,10 +61,10 @@ def run_request(viewer: Viewer, chosen: Choices, memory_mib: int | None) -> Requ
 def command_request(viewer: Viewer, chosen: Choices, memory_mib: int | None) -> CommandRequest:
     """For `describe_command`; raises as `region_box`."""
     image = chosen.image
-    source = image.source.path or image.metadata.get("path")
+    source = _source_path(image)
     return CommandRequest(
         source=Path(source) if source else None,
-        shape=tuple(finest(image).shape),
+        stack=stack_from_layer(image, chosen.axes, chosen.channel),
         axes=chosen.axes,
         output=(chosen.folder or Path()) / f"{store_stem(image.name, chosen.model.name)}.ome.zarr",
         model=chosen.model.name,
@@ -78,12 +79,24 @@ def command_request(viewer: Viewer, chosen: Choices, memory_mib: int | None) -> 
     )
 
 
+def _source_path(image: Image) -> str | None:
+    """Path of the file that a layer, or the layer it was split or duplicated from, was opened from."""
+    layer: Layer | None = image
+    while layer is not None:
+        if path := layer.source.path or layer.metadata.get("path"):
+            return str(path)
+        layer = layer.source.parent() if layer.source.parent is not None else None
+    return None
+
+
 def subject_of(form: SegmentForm) -> Subject:
     """What the slider and the preview are about, as far as it is chosen and possible."""
     image, model, axes = form.chosen_image(), form.chosen_model(), ""
     if image is not None:
         with suppress(ValueError):  # the form says it
             axes = check_axes(image, form.axes.text())
+    if form.channel.missing:
+        axes = ""  # no preview of channels that nobody has chosen
     usable = model if model is not None and model.header is not None else None
     device, level = form.device.currentData() or "auto", form.level.currentData() or 0
-    return Subject(image, axes, usable, device, level, form.intensity.over)
+    return Subject(image, axes, usable, device, level, form.intensity.over, form.channel.channel)

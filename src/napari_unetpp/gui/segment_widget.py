@@ -200,9 +200,12 @@ class SegmentWidget(SegmentPanel):
         except ValueError as error:
             self.say(str(error), error=True)
             return
+        self.say("Comparing the image with its file …")
         start_job(describe_command(request), self, yielded=self._on_command, failed=self._on_no_command)
 
-    def _on_command(self, line: str) -> None:
+    def _on_command(self, line: str | Waiting) -> None:
+        if isinstance(line, Waiting):  # the file is being compared with the layer
+            return
         QApplication.clipboard().setText(line)
         self.say(f"Copied: {line}")
 
