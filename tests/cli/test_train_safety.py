@@ -40,7 +40,7 @@ def test_two_of_ten_images_hold_cells(run, here):
         pair = ("--image", "images", "--label", "masks", "-o", f"{seed}.safetensors", *NEW, *QUICK)
         done = run("train", *pair, "--seed", seed, "--epochs", "1", "--json")
         assert done.code == 0, done.err
-        start = done.events[0]
+        (start,) = [event for event in done.events if event["event"] == "start"]
         assert [part["foreground"] for part in start["annotated"].values()] == [200, 200]
         assert start["chosen_by"] == "validation"
 

@@ -32,12 +32,14 @@ def open_image(
 
     stack = open_stack(path, axes=axes, series=series, labels=labels)
     for note in stack.notes:
-        told, chooses, _ = note.partition("; choose another with --series")
-        tell_note(stack, f"{told}; save another as a file of its own" if chooses and not choice else note, say)
+        tell_note(stack, note, say, choice=choice)
     return stack
 
 
-def tell_note(stack: Stack, note: str, say: Output) -> None:
+def tell_note(stack: Stack, note: str, say: Output, *, choice: bool = False) -> None:
+    """Say a note of a stack; `choice` as for `open_image`."""
+    told, chooses, _ = note.partition("; choose another with --series")
+    note = f"{told}; save another as a file of its own" if chooses and not choice else note
     say.say(f"{stack.name}: {note}")
     say.event("note", stack=stack.path or stack.name, note=note)
 
