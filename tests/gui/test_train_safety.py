@@ -57,6 +57,7 @@ def test_a_folder_that_vanishes_is_told_and_the_model_can_be_saved_elsewhere(
     if moment != "first":
         qtbot.waitUntil(lambda: state_path(out()).exists(), timeout=60_000)
     if moment == "kept":
+        qtbot.waitUntil(dock.keep_button.isEnabled, timeout=60_000)
         press(dock, dock.pause_button, qtbot, "paused")
         shutil.rmtree(user_folder())
         press(dock, dock.keep_button, qtbot, "failed")

@@ -46,7 +46,7 @@ class TrainWidget(TrainPlanning):
         viewer = unwrapped(napari_viewer)
         super().__init__(viewer)
         self.run: TrainRun | None = None
-        self.new = self.parent_name = self._saved = ""
+        self.new = self.parent_name = self._saved = self._rescued = ""
         self.view = self.view_row.view
         self.swap = Swap(self)
         self.left_runs.resumed.connect(self._on_resumed)
@@ -101,7 +101,9 @@ class TrainWidget(TrainPlanning):
         self.details_button.setVisible(state == "failed" and self._error is not None)
         self.bar.setVisible(busy)
         ready = "This is the plan; press Start." if state == "planned" else "Ready for a plan."
-        self.say(text or problem or ready, error=state == "failed")
+        if state != "idle":
+            self._rescued = ""
+        self.say(text or self._rescued or problem or ready, error=state == "failed")
 
     # A run
 
@@ -246,7 +248,8 @@ class TrainWidget(TrainPlanning):
             self.scroll_to_rescue()
 
     def _on_rescued(self, path: str) -> None:
-        self.enter("idle", f"The model is saved as {path}.")
+        self._rescued = f"The model is saved as {path}."  # until the next run, whatever the dock finds meanwhile
+        self.enter("idle")
         self.tell_models()
 
     # Afterwards
