@@ -163,8 +163,26 @@ def test_nan_outside_the_picture_is_not_there(nuclei, place):
     padded = image.copy()
     padded[place] = np.nan
     known = ~np.isnan(padded)
-    assert robust(padded) == plain(image[known][None])
-    assert not input_of(padded)[~known].any()
+    found, wanted = robust(padded), plain(image[known][None])
+    assert (found.offset, found.gain) == (wanted.offset, wanted.gain)
+    entered = input_of(padded)
+    assert np.isfinite(entered).all()
+    np.testing.assert_array_equal(entered[known], wanted.apply(image[None])[0][known])
+
+
+@pytest.mark.parametrize("outside", [0, np.nan])
+def test_padding_shows_what_lies_beyond_the_border_of_an_image(nuclei, outside):
+    """The mirror image, as numpy pads by it, up to 64 voxels away; the same however the stack is cut."""
+    image = nuclei[:256, :256].astype(np.float32) + 40
+    padded = np.pad(image, ((0, 0), (100, 0)), constant_values=outside)
+    entered = input_of(padded)
+    wanted = np.pad(entered[:, 100:], ((0, 0), (64, 0)), mode="reflect")
+    np.testing.assert_array_equal(entered[:, 36:], wanted)
+    assert len(np.unique(entered[:, :36])) == 1  # further away a quiet value of the picture
+    stack = open_stack(padded)
+    seen, _ = as_seen(stack, scale_stack(stack, NEW, 1))
+    for box in (Box((0, 0), (50, 90)), Box((7, 31), (200, 99)), Box((100, 98), (256, 102)), Box((0, 36), (16, 52))):
+        np.testing.assert_array_equal(read_raw(seen, box)[0], entered[box.slices])
 
 
 def test_nan_inside_the_picture_is_refused_with_its_place(nuclei):

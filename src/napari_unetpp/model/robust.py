@@ -78,7 +78,9 @@ def robust_scaling(intensity: Intensity, plain: Scaling, sample: NDArray[np.floa
     if (differ := _differ(intensity, looks, planes)) is not None:
         return _of_planes(intensity, planes, looks, differ, chosen)
     if not any(words for _, _, words in chosen):
-        return plain
+        # Where NaN is all that is wrong the numbers stay, and the network sees the picture's mirror image there.
+        outside = any(np.isnan(one.voxels).any() and not len(one.values) for look in looks for one in look)
+        return _padded(plain, planes, looks, chosen) if outside else plain
     repeat = planes.channels // len(rows)
     scaling = scaling_of([span for span, _, _ in chosen] * repeat, planes.base)
     specks: tuple[float, ...] = ()

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from napari_unetpp.model.intensity import Intensity
 
+MIRRORED = 64  # voxels from the picture up to which padding shows its mirror image
 PLANES = 16  # planes that are looked at for the intensities of a stack
 SAMPLE_VOXELS = 2**20  # percentiles of so many are good to 1e-3 of a percent and take 0.1 s
 HASHED_EDGE = 256  # voxels; three such squares tell images apart and take no time to read
@@ -89,22 +90,26 @@ def as_seen(stack: Stack, scaling: Scaling) -> tuple[Stack, Scaling]:
         for table, kind in ((offsets, object if large else np.float64), (gains, np.float64))
     ]
 
-    def read(box: Box) -> NDArray[np.float32]:
-        around = box.grow((0,) * (box.ndim - 2) + (1, 1) * bool(scaling.speck)) if scaling.speck else box
-        around = around.intersect(Box.of(stack.shape_predicted))
+    def enter(box: Box, margin: int) -> tuple[NDArray[np.float32], NDArray[np.bool_], tuple[slice, ...]]:
+        """Network input around a box, where it is no picture, and where in it the box is."""
+        widest = margin + (1 if scaling.speck else 0)
+        around = box.grow((0,) * (box.ndim - 2) + (widest, widest)).intersect(Box.of(stack.shape_predicted))
         raw = as_channels(read_raw(stack, around), len(scaling.offset))
         spans = [range(a, b) if scaling.axes else range(1) for a, b in zip(box.start[:-2], box.stop[:-2], strict=True)]
         offset, gain = (
             np.moveaxis(table[np.ix_(*spans)] if spans else table[...], -1, 0)[..., None, None] for table in tables
         )
-        inside = (slice(None), *box.shift([-n for n in around.start]).slices)
-        nothing = _nothing(raw[inside], scaling.padding)
+        nothing = _nothing(raw, scaling.padding)
         if scaling.speck:
             raw = _without_specks(raw, scaling.speck)
-        entered = scaled(raw[inside], offset, gain)
-        if scaling.fill and nothing.any():
-            entered[:, nothing] = np.reshape(scaling.fill, (-1, 1))
-        return entered
+        return scaled(raw, offset, gain), nothing, box.shift([-n for n in around.start]).slices
+
+    def read(box: Box) -> NDArray[np.float32]:
+        entered, nothing, inside = enter(box, 0)
+        if scaling.fill and nothing[inside].any():
+            entered, nothing, inside = enter(box, 2 * MIRRORED)
+            fill_outside(entered, nothing, inside, scaling.fill)
+        return entered[(slice(None), *inside)]
 
     seen = Stack(
         _Seen((len(scaling.offset), *stack.shape_predicted), read),
@@ -115,6 +120,47 @@ def as_seen(stack: Stack, scaling: Scaling) -> tuple[Stack, Scaling]:
         notes=stack.notes,
     )
     return seen, Scaling((0.0,) * len(scaling.offset), (1.0,) * len(scaling.offset))
+
+
+def fill_outside(
+    entered: NDArray[np.float32],
+    nothing: NDArray[np.bool_],
+    inside: tuple[slice, ...],
+    fill: tuple[float, ...],
+) -> None:
+    """Put the mirror image of the picture where there is none, as it lies beyond the border of an image; further away, `fill`.
+
+    What a voxel gets depends on nothing further away than twice `MIRRORED`, so it is the same however a stack is cut.
+
+    Parameters
+    ----------
+    entered
+        Network input (channel, ..., y, x), changed in place within `inside`.
+    nothing
+        (..., y, x), true where there is no picture.
+    """
+    *leading, rows, columns = inside
+    height, width = nothing.shape[-2:]
+    for place in np.ndindex(nothing.shape[:-2]):
+        if not all(span.start <= k < span.stop for span, k in zip(leading, place, strict=True)):
+            continue
+        outside = nothing[place]
+        y, x = np.nonzero(outside[rows, columns])
+        y, x = y + rows.start, x + columns.start
+        if not len(y):
+            continue
+        plane = entered[(slice(None), *place)]
+        values = np.repeat(np.asarray(fill, np.float32)[:, None], len(y), axis=1)
+        if not outside.all():
+            distance, (near_y, near_x) = ndimage.distance_transform_edt(outside, return_indices=True)
+            near_y, near_x = near_y[y, x], near_x[y, x]
+            beyond_y, beyond_x = 2 * near_y - y, 2 * near_x - x
+            there = (beyond_y >= 0) & (beyond_y < height) & (beyond_x >= 0) & (beyond_x < width)
+            there[there] = ~outside[beyond_y[there], beyond_x[there]]
+            from_y, from_x = np.where(there, beyond_y, near_y), np.where(there, beyond_x, near_x)
+            close = distance[y, x] <= MIRRORED
+            values[:, close] = plane[:, from_y[close], from_x[close]]
+        plane[:, y, x] = values
 
 
 class _Seen:
