@@ -90,3 +90,16 @@ def test_what_is_not_known_is_asked_for(run):
     assert run(*BASE).code == 0  # nothing known, nothing said
     for wrong in ("twice", "0", "100"):
         assert run(*BASE, "--resample", wrong).code == 2
+
+
+def test_an_image_that_changed_is_refused_voxel_by_voxel(run, here):
+    image = np.random.default_rng(0).integers(0, 200, (200, 210), np.uint8)
+    tifffile.imwrite("image.tif", image, metadata={"axes": "YX"})
+    assert run("segment", "image.tif", "-o", "out.ome.zarr", "--resample", 2).code == 0
+    assert run("segment", "image.tif", "-o", "out.ome.zarr", "--resample", 2).code == 0
+    image[0, 3] ^= 1
+    tifffile.imwrite("image.tif", image, metadata={"axes": "YX"})
+    done = run("segment", "image.tif", "-o", "out.ome.zarr", "--resample", 2)
+    assert done.code == 1
+    assert "is not, voxel by voxel, the image that out.ome.zarr was predicted from" in done.err
+    assert run("segment", "image.tif", "-o", "out.ome.zarr", "--resample", 2, "--overwrite").code == 0

@@ -208,3 +208,64 @@ def test_at_no_moment_a_store_that_went_is_called_whole(make_model, tmp_path, rn
             break
         shutil.rmtree(path, ignore_errors=True)
     assert moment > 30
+
+
+def test_a_chunk_that_is_missing_is_predicted_again(make_model, tmp_path, rng):
+    """Chunks of zeros are there too, so a missing one is no chunk of zeros."""
+    model = make_model()
+    stack = open_stack(rng.integers(0, 200, (40, 48), np.uint8), axes="yx")
+    tiling = Seamless(inner=16, halo=8)
+    list(run(tmp_path / "a", stack, model, tiling))
+    files = sorted(path for path in (tmp_path / "a").rglob("L*/0/c/**/*") if path.is_file())
+    for path in files[::5]:
+        whole = path.read_bytes()
+        path.unlink()
+        assert len(list(run(tmp_path / "a", stack, model, tiling))) == 1
+        assert path.read_bytes() == whole
+
+
+def test_a_chunk_that_goes_before_the_end_is_noticed_at_the_end(make_model, tmp_path, rng):
+    model = make_model()
+    stack = open_stack(rng.integers(0, 200, (80, 48), np.uint8), axes="yx")
+    events = run(tmp_path / "a", stack, model, Seamless(inner=16, halo=8))
+    next(events)
+    next(path for path in (tmp_path / "a").rglob("L1/0/c/**/*") if path.is_file()).unlink()
+    with pytest.raises(ValueError, match=r"are damaged \(L1/0/c/.* is missing\)"):
+        list(events)
+
+
+def test_kept_planes_that_were_damaged_are_predicted_again(make_model, tmp_path, rng):
+    from napari_unetpp.inference.backends import prepare
+
+    model = replace(make_model(), intensity=FIXED)
+    stack = open_stack(rng.integers(0, 200, (18, 20, 20), np.uint8), axes="zyx")
+    backend = prepare(model)
+    planes = plan_planes(stack, backend, Seamless(inner=16, halo=8))
+
+    def start(path):
+        store = open_run(path, stack, model, planes.tiles, planes=planes.describe())
+        return predict_planes(stack, model, planes, store, backend=backend)
+
+    list(start(tmp_path / "straight"))
+    events = start(tmp_path / "a")
+    for _ in range(3):
+        next(events)
+    events.close()
+    (kept,) = (tmp_path / "a").rglob("y.L2")
+    kept.write_bytes(bytes(byte ^ 0x80 for byte in kept.read_bytes()))
+    list(start(tmp_path / "a"))
+    for level in (1, 2):
+        wanted = open_store(tmp_path / "straight").read(level, open_whole(stack))
+        assert np.array_equal(open_store(tmp_path / "a").read(level, open_whole(stack)), wanted)
+
+
+def test_what_is_refused_keeps_no_right_to_write(make_model, tmp_path, rng):
+    model = make_model()
+    stack = open_stack(rng.integers(0, 200, (40, 24), np.uint8), axes="yx")
+    tiles = plan_tiles(stack.shape_predicted, model.spec, Seamless(inner=16, halo=8))
+    store = open_run(tmp_path / "a", stack, model, tiles)
+    other = plan_tiles(stack.shape_predicted, model.spec, Overlap(16, 8))
+    with pytest.raises(ValueError, match="another tiling") as kept:
+        predict_stack(stack, model, other, store)
+    assert kept.value is not None  # with all that its traceback holds
+    list(predict_stack(stack, model, tiles, store))

@@ -77,13 +77,16 @@ def run_resampled(
     job: Job, stack: Stack, output: Path, factors: Sequence[float], say: Output
 ) -> tuple[PredictionStore, dict[str, Any]]:
     """As `run`, on a resampled stack (`job.stack`); the store at `output` is on the grid of the stack itself."""
+    from napari_unetpp._voxel_hash import stack_digest
     from napari_unetpp.inference.folders import refuse_stack
     from napari_unetpp.inference.resolution import restore
     from napari_unetpp.inference.runs import make_record, refuse_other_run
+    from napari_unetpp.inference.seen import ChangedImageError
     from napari_unetpp.inference.store import open_store
     from napari_unetpp.model.intensity import Scaling
 
     refuse_stack(output, stack.path)
+    digest = stack_digest(stack)
     if os.path.lexists(output) and not job.overwrite:
         begun = open_store(output)
         refuse_other_run(begun, {**begun.record, "resample": list(factors)})
@@ -91,13 +94,19 @@ def run_resampled(
         scaling = Scaling.from_json(begun.record["scaling"])
         record = make_record(job.stack, job.model, job.tiles, scaling, precision=job.backend.precision, planes=planes)
         refuse_other_run(begun, {**record, "resample": list(factors)})
+        if begun.record.get("image_sha256") != digest:
+            raise ChangedImageError(
+                f"{stack.name} is not, voxel by voxel, the image that {output} was predicted from; overwrite it (--overwrite), "
+                "or name another path"
+            )
         if begun.complete:
+            begun.check_whole(())
             tiles = int(begun.done().size)
             return begun, {"output": output, "tiles": tiles, "resumed": tiles, "seconds": 0.0, "voxels": 0}
     words = ", ".join(f"{axis} x {f:.4g}" for axis, f in zip("zyx"[-len(factors) :], factors, strict=True))
     say.say(f"resampled for the model: {words}")
     store, summary = run(job, say)
-    *_, final = restore(store, stack, output, factors, overwrite=job.overwrite)
+    *_, final = restore(store, stack, output, factors, image_sha256=digest, overwrite=job.overwrite)
     del store
     shutil.rmtree(job.output, ignore_errors=True)
     return final, {**summary, "output": output}

@@ -182,7 +182,7 @@ def _fill(
     before = safe()
     yield Prepared(store, model.card, before, total, safe, partial(_notes, opened, backend))
     if before == total:
-        store.check_whole()
+        store.check_whole(tiles)
         return
     # A continued run must group its patches as its beginning did, to end in the same bytes.
     batch = int(store.record.get("batch", backend.best_batch(tiles.level, tiles.input_extent)))

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,6 +97,23 @@ def remove_remains(path: Path) -> None:
         ours = {"done", ".lock", ".planes"}
         if all(entry.name in ours or re.fullmatch(r"L\d+", entry.name) for entry in path.iterdir()):
             shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def leaving_nothing(path: Path) -> Iterator[None]:
+    """Where the block ends because its store is gone, remove what was written after that.
+
+    Who deletes a folder needs a while, and the last writes of a run may lie in between, so it looks for up to a second.
+    """
+    try:
+        yield
+    except GoneError:
+        for _ in range(20):
+            remove_remains(path)
+            if not os.path.lexists(path) or is_store(path):
+                break
+            time.sleep(0.05)
+        raise
 
 
 def put_in_place(temporary: Path, path: Path, *, overwrite: bool) -> None:

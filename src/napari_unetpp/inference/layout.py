@@ -108,11 +108,14 @@ def create_done(group: zarr.Group, levels: Sequence[int], grid: Sequence[int]) -
 
 
 def stored_array(group: zarr.Group, name: str) -> zarr.Array[Any]:
-    """The array of that name; KeyError where nothing has it, TypeError where it is a group."""
+    """The array of that name; KeyError where nothing has it, TypeError where it is a group.
+
+    Chunks of zeros are written too, so that one that is missing is told from one of zeros.
+    """
     found = group[name]
     if not isinstance(found, zarr.Array):
         raise TypeError(name)
-    return found
+    return found.with_config({"write_empty_chunks": True})
 
 
 def _multiscale(

@@ -6,6 +6,7 @@ one side of a slab (`KeptSide`), and when they are removed (`remove_slab`, `remo
     OUT.ome.zarr/.planes/0-448/      one slab: its first and one past its last slice, behind t where there is t
       y.L1 .. y.L4                   uint16, 65535 = 1.0 (class, plane, z of the slab, x), as numpy writes it
       y.done                         a byte a tile: 1 once its voxels are safe
+      y.sums                         uint32 a tile: crc32 of its voxels, as they are read again
       x.L1 ..                        the same (class, plane, z of the slab, y)
 
 Files are raw because they are written in planes and read across them: a row is found without decoding what lies
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import zlib
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -71,15 +73,17 @@ class KeptSide:
         self._folder, self._shape = folder, tuple(shape)
         self._sizes = {folder / f"{axis}.L{d}": 2 * math.prod(shape) for d in levels}
         self._files = dict(zip(levels, self._sizes, strict=True))
-        self._marks = folder / f"{axis}.done"
+        self._marks, self._sums = folder / f"{axis}.done", folder / f"{axis}.sums"
+        self._sum = 0  # of what was written last
         self._opened = ExitStack()
         with disk(folder):
             self._make(tiles)
             self._handles = {d: self._opened.enter_context(path.open("r+b")) for d, path in self._files.items()}
             self._done = self._opened.enter_context(self._marks.open("r+b"))
+            self._summed = self._opened.enter_context(self._sums.open("r+b"))
 
     def _make(self, tiles: int) -> None:
-        wanted = {**self._sizes, self._marks: tiles}
+        wanted = {**self._sizes, self._sums: 4 * tiles, self._marks: tiles}
         if all(path.is_file() and path.stat().st_size == size for path, size in wanted.items()):
             return
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -96,9 +100,11 @@ class KeptSide:
     def write(self, box: Box, heads: Mapping[int, NDArray[np.float32]]) -> None:
         """Put {level: (class, *box.shape)} of a box (plane, z of the slab, across) into the files."""
         across = self._shape[-1]
+        self._sum = 0
         with disk(self._folder):
-            for level, head in heads.items():
+            for level, head in sorted(heads.items()):
                 handle, counts = self._handles[level], to_counts16(head)
+                self._sum = zlib.crc32(counts.tobytes(), self._sum)
                 for place in np.ndindex(counts.shape[:2]):  # class, plane
                     rows = counts[place]
                     first = np.ravel_multi_index((place[0], box.start[0] + place[1], *box.start[1:]), self._shape)
@@ -109,11 +115,35 @@ class KeptSide:
                 handle.flush()
 
     def mark_done(self, place: int) -> None:
-        """Record that the voxels of a tile are safe at all levels; call it after `write`."""
+        """Record that the voxels of a tile are safe at all levels; call it after its `write`."""
         with disk(self._folder):
-            self._done.seek(place)
-            self._done.write(b"\1")
-            self._done.flush()
+            self._summed.seek(4 * place)
+            self._summed.write(np.uint32(self._sum).tobytes())
+            self._summed.flush()
+            self._mark(place, b"\1")
+
+    def forget_damaged(self, boxes: Sequence[Box]) -> None:
+        """Record that tiles whose voxels are not those that were written have to be predicted again.
+
+        Parameters
+        ----------
+        boxes
+            (plane, z of the slab, across) of every tile, in the order of the plan.
+        """
+        sums, done = np.fromfile(self._sums, np.uint32), self.done
+        with disk(self._folder):
+            for place in map(int, np.flatnonzero(done)):
+                found = 0
+                for _, path in sorted(self._files.items()):
+                    kept = np.memmap(path, np.uint16, "r", shape=self._shape)[(slice(None), *boxes[place].slices)]
+                    found = zlib.crc32(kept.tobytes(), found)
+                if found != sums[place]:
+                    self._mark(place, b"\0")
+
+    def _mark(self, place: int, value: bytes) -> None:
+        self._done.seek(place)
+        self._done.write(value)
+        self._done.flush()
 
     def read(self, level: int, planes: slice, z: int, across: slice) -> NDArray[np.uint16]:
         """(class, plane, across) at one z of the slab."""

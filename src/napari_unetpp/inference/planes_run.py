@@ -12,10 +12,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from napari_unetpp._voxel_hash import hash_together
 from napari_unetpp.box import Box
 from napari_unetpp.inference.backends import Backend, prepare
 from napari_unetpp.inference.events import PlaneDone, TileDone, Waiting
+from napari_unetpp.inference.folders import leaving_nothing
 from napari_unetpp.inference.inputs import check_input
 from napari_unetpp.inference.planes import SIDES, box_along, read_ahead, seen_along
 from napari_unetpp.inference.planes_kept import (
@@ -76,7 +79,6 @@ def predict_planes(
         As `predict_stack`.
     """
     check_input(stack, model)
-    mine = store.hold() if hold is None else None
     backend = backend or prepare(model)
     scaling = join_run(store, stack, model, planes.tiles, precision=backend.precision, planes=planes.describe())
     keep_calibration(store, backend)
@@ -89,16 +91,17 @@ def predict_planes(
     for axis, tiles in plans.items():  # refuses what cannot work
         backend.plan(tiles.level, tiles.input_extent, batches[axis], 1, memory, threads or 1)
     stages = partial(run_stages, memory=memory, threads=threads, pace=pace, heartbeat=heartbeat)
+    mine = store.hold() if hold is None else None  # last, so that nothing that is refused keeps it
     seen, left = as_seen(stack, scaling)
     work = _Work(stack, seen, model, backend, planes, store, left, batches, stages)
 
     def events() -> Generator[TileDone | PlaneDone | Waiting, None, None]:
-        with mine or nullcontext():
+        with mine or nullcontext(), leaving_nothing(store.path):
             for event in () if checked else check_image_along_three(stack, planes, store):
                 if heartbeat is not None:
                     yield event
             yield from _events(work, region, heartbeat is not None)
-            store.check_whole()
+            store.check_whole(planes.tiles)
 
     return events()
 
@@ -193,6 +196,7 @@ def _slab(work: _Work, slab: Box, box: Box) -> Generator[tuple[str, list[Tile] |
             shape = (classes, *box_along(slab, axis).shape[-3:])
             side = KeptSide(slab_folder(store.path, slab), axis, levels, shape, len(tiles))
             kept[axis] = opened.enter_context(side)
+            side.forget_damaged([_inside(tile, slab.start[-3]) for tile in map(tiles.tile, np.ndindex(tiles.grid))])
             wanted = tiles.touching(box_along(box, axis)).ravel() & ~side.done
             rows = tiles.outer_spans[-2]
             view = read_ahead(seen_along(work.stack, axis), (rows[0][0], rows[-1][1]))
@@ -207,11 +211,16 @@ def _slab(work: _Work, slab: Box, box: Box) -> Generator[tuple[str, list[Tile] |
 
 def _keep(side: KeptSide, tiles: Tiles, first: int, parts: Parts) -> list[Tile]:
     for tile, heads in parts:
-        start, stop = tile.inner.start[-3:], tile.inner.stop[-3:]
-        inside = Box((start[0], start[1] - first, start[2]), (stop[0], stop[1] - first, stop[2]))
+        inside = _inside(tile, first)
         side.write(inside, {d: head.reshape(head.shape[0], *inside.shape) for d, head in heads.items()})
         side.mark_done(tiles.number(tile.index))
     return [tile for tile, _ in parts]
+
+
+def _inside(tile: Tile, first: int) -> Box:
+    """Where a tile across y or x lies in the files of a slab that begins at slice `first`: (plane, z of the slab, across)."""
+    start, stop = tile.inner.start[-3:], tile.inner.stop[-3:]
+    return Box((start[0], start[1] - first, start[2]), (stop[0], stop[1] - first, stop[2]))
 
 
 def _average(store: PredictionStore, kept: dict[Axis, KeptSide], first: int, parts: Parts) -> list[Tile]:

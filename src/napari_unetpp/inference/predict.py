@@ -18,6 +18,7 @@ import numpy as np
 
 from napari_unetpp.inference.backends import Backend, Precision, prepare
 from napari_unetpp.inference.events import TileDone, Waiting
+from napari_unetpp.inference.folders import leaving_nothing
 from napari_unetpp.inference.inputs import check_input, measure_stack, with_intensity
 from napari_unetpp.inference.outputs import to_uint8
 from napari_unetpp.inference.region import RegionCache, predict_region
@@ -116,7 +117,6 @@ def predict_stack(
         Where the disk is full or gone; what was yielded is safe.
     """
     check_input(stack, model)
-    mine = store.hold() if hold is None else None
     backend = backend or prepare(model)
     scaling = join_run(store, stack, model, tiles, precision=backend.precision)
     keep_calibration(store, backend)
@@ -133,9 +133,10 @@ def predict_stack(
 
     wanted = np.zeros(len(tiles), bool)
     finished = run_stages(run, wanted, collect, memory=memory, threads=threads, pace=pace, heartbeat=heartbeat)
+    mine = store.hold() if hold is None else None  # last, so that nothing that is refused keeps it
 
     def events() -> Generator[TileDone | Waiting, None, None]:
-        with mine or nullcontext(), closing(finished):
+        with mine or nullcontext(), leaving_nothing(store.path), closing(finished):
             for event in () if checked else check_image(stack, tiles, store):
                 if heartbeat is not None:
                     yield event
@@ -144,7 +145,7 @@ def predict_stack(
                 todo &= tiles.touching(region)
             wanted[:] = todo.ravel()
             yield from _told(finished, store.done_count, len(tiles))
-            store.check_whole()
+            store.check_whole(tiles)
 
     return events()
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_unetpp.box import Box
+from napari_unetpp.inference.folders import leaving_nothing
 from napari_unetpp.inference.labels import LazyView
 from napari_unetpp.inference.store import create_store, open_store
 from napari_unetpp.inference.tiles import Tile
@@ -85,9 +86,21 @@ def resampled(stack: Stack, factors: Sequence[float]) -> Stack:
 
 
 def restore(
-    store: PredictionStore, stack: Stack, path: Path, factors: Sequence[float], *, overwrite: bool = False
+    store: PredictionStore,
+    stack: Stack,
+    path: Path,
+    factors: Sequence[float],
+    *,
+    image_sha256: str,
+    overwrite: bool = False,
 ) -> Iterator[PredictionStore]:
-    """The predictions of a resampled stack on the grid of the stack itself, block by block; the last is complete."""
+    """The predictions of a resampled stack on the grid of the stack itself, block by block; the last is whole.
+
+    Parameters
+    ----------
+    image_sha256
+        Of the stack (`stack_digest`), for the record: each of its voxels decides the result.
+    """
     shape = stack.shape_predicted
     edges = tuple(min(n, _EDGE if axis in "yx" else 1) for axis, n in zip(stack.axes_predicted, shape, strict=True))
     grid = tuple(math.ceil(n / edge) for n, edge in zip(shape, edges, strict=True))
@@ -102,22 +115,25 @@ def restore(
             classes=store.classes,
             chunks=edges,
             grid=grid,
-            record={**store.record, "resample": list(factors)},
+            record={**store.record, "resample": list(factors), "image_sha256": image_sha256},
             overwrite=overwrite,
         )
-    for index in itertools.product(*map(range, grid)):
-        start = tuple(k * edge for k, edge in zip(index, edges, strict=True))
-        box = Box(start, tuple(min(a + edge, n) for a, edge, n in zip(start, edges, shape, strict=True)))
-        tile = Tile(index, box, box)
-        if final.is_done(tile):
-            continue
-        mapped = {}
-        for level in store.levels:
-            counts = _interpolated(partial(store.read, level), store.shape, shape, box)
-            mapped[level] = np.rint(counts).astype(np.uint8)
-        final.write(tile, mapped)
-        final.mark_done(tile)
-        yield final
+    tiles = []
+    with final.hold(), leaving_nothing(path):
+        for index in itertools.product(*map(range, grid)):
+            start = tuple(k * edge for k, edge in zip(index, edges, strict=True))
+            box = Box(start, tuple(min(a + edge, n) for a, edge, n in zip(start, edges, shape, strict=True)))
+            tiles.append(tile := Tile(index, box, box))
+            if final.is_done(tile) and final.is_whole(tile):
+                continue
+            mapped = {}
+            for level in store.levels:
+                counts = _interpolated(partial(store.read, level), store.shape, shape, box)
+                mapped[level] = np.rint(counts).astype(np.uint8)
+            final.write(tile, mapped)
+            final.mark_done(tile)
+            yield final
+        final.check_whole(tiles)
     yield final
 
 

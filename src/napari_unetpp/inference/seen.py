@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from napari_unetpp._voxel_hash import hash_together, hash_voxels
 from napari_unetpp.box import Box
 from napari_unetpp.inference.events import Checking
-from napari_unetpp.inference.folders import GoneError, StoreError
+from napari_unetpp.inference.folders import StoreError
 from napari_unetpp.inference.overlap import row_box, rows_touching
 from napari_unetpp.inference.tiling import Overlap
 from napari_unetpp.model.intensity import Scaling
@@ -133,16 +133,11 @@ def _is_plain(store: PredictionStore) -> bool:
 
 
 def _is_readable(store: PredictionStore, tile: Tile) -> bool:
-    """Whether the stored predictions of a tile pass their checksums; otherwise it will be predicted again."""
-    try:
-        for level in store.levels:
-            store.read(level, tile.inner)
-    except GoneError:
-        raise
-    except StoreError:
-        store.forget(tile)
-        return False
-    return True
+    """Whether the stored predictions of a tile are there and undamaged; otherwise it will be predicted again."""
+    if store.is_whole(tile):
+        return True
+    store.forget(tile)
+    return False
 
 
 def _compare(stack: Stack, store: PredictionStore, tile: Tile, now: int, total: int) -> None:

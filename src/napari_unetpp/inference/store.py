@@ -23,6 +23,7 @@ end of the process at any moment. Each chunk has a checksum. One run at a time m
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -55,7 +56,7 @@ from napari_unetpp.inference.layout import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -156,8 +157,10 @@ class PredictionStore:
                 "start again, into a folder that stays"
             )
 
-    def check_whole(self) -> None:
+    def check_whole(self, tiles: Iterable[Tile]) -> None:
         """Read back from the disk what is said to be done: the metadata, the done maps, and a chunk of each level.
+
+        Of the tiles of the run that are done, every chunk has to be there.
 
         Raises
         ------
@@ -168,12 +171,44 @@ class PredictionStore:
         stored = open_store(self.path)
         if stored.grid != self.grid or any((stored.done(d) != self.done(d)).any() for d in self.levels):
             raise damaged(self.path, "its done maps are not those of the run that wrote it")
+        for tile in tiles:
+            if self.is_done(tile) and (lacking := self._lacking(tile)):
+                raise damaged(self.path, f"{lacking.relative_to(self.path)} is missing")
         for level in self.levels:
             array = stored.probability(level)
             corner = [max(0, n - 1) for n in array.shape]  # the last chunk
             corner.pop(self._class_axis)
             stored.read(level, Box(tuple(corner), tuple(n + 1 for n in corner)))
         self.check()
+
+    def is_whole(self, tile: Tile) -> bool:
+        """Whether every chunk of a tile is on the disk and passes its checksum."""
+        try:
+            for level in self.levels:
+                self.read(level, tile.inner)
+        except GoneError:
+            raise
+        except StoreError:
+            return False
+        return self._lacking(tile) is None
+
+    def _lacking(self, tile: Tile) -> Path | None:
+        """The first file of a tile's chunks that is missing; zarr would take it for zeros."""
+        for level in self.levels:
+            array = self.probability(level)
+            spans = [range(a // n, -(-b // n)) for a, b, n in self._along_chunks(tile.inner, array.chunks)]
+            for place in itertools.product(*spans):
+                file = self.path / f"L{level}/0" / array.metadata.encode_chunk_key(place)
+                if not file.is_file():
+                    return file
+        return None
+
+    def _along_chunks(self, box: Box, chunks: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+        """First voxel, one past the last, and extent of a chunk along each axis of the stored arrays."""
+        start, stop = list(box.start), list(box.stop)
+        start.insert(self._class_axis, 0)
+        stop.insert(self._class_axis, len(self.classes))
+        return zip(start, stop, chunks, strict=True)
 
     def write(self, tile: Tile, probabilities: Mapping[int, NDArray[np.uint8]]) -> None:
         """Put {level: (class, *tile.inner.shape)} into the arrays; safe when this returns.
