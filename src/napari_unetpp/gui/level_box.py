@@ -160,7 +160,8 @@ class LevelBox(QGroupBox):
         """Have the rest of what is on the screen predicted, if `found`, or nothing yet, is what the slider moves."""
         mine = self.levels is found and self._subject.complete
         store = found.store if found is not None else None
-        self.live_view.watch(*(self._subject, self.comparison, store) if mine else (Subject(), None, None))
+        nothing = Subject(open_choice=self._subject.open_choice)
+        self.live_view.watch(*(self._subject, self.comparison, store) if mine else (nothing, None, None))
 
     def _on_visible(self, visible: bool) -> None:
         with QSignalBlocker(self.show_labels):

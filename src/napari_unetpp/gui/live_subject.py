@@ -30,6 +30,10 @@ class Subject:
         The deepest to choose from.
     intensity : str or None
         Of what the range of intensities is measured; None is as the model says.
+    channel : int or None
+        The one that the model takes; None is the image as it is.
+    open_choice : str
+        What the user still has to choose before there can be a preview.
     """
 
     image: Image | None = None
@@ -39,10 +43,11 @@ class Subject:
     level: int = 0
     intensity: Over | None = None
     channel: int | None = None
+    open_choice: str = ""
 
     @property
     def complete(self) -> bool:
-        return self.image is not None and self.model is not None and bool(self.axes)
+        return self.image is not None and self.model is not None and bool(self.axes) and not self.open_choice
 
     def image_in(self, viewer: Viewer) -> Image | None:
         """The image, as long as the viewer has it."""

@@ -95,6 +95,7 @@ class LiveView(QObject):
             self._stop()
             self._session = None
             self._hide()
+            self.told.emit(f"No live preview: {subject.open_choice}" if subject.open_choice and self._enabled else "")
         elif self._session is None or replace(before, level=0) != replace(subject, level=0):
             self._begin(stay=self.steady and before.image is subject.image)
         if self._session is not None:

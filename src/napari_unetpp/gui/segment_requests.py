@@ -95,8 +95,9 @@ def subject_of(form: SegmentForm) -> Subject:
     if image is not None:
         with suppress(ValueError):  # the form says it
             axes = check_axes(image, form.axes.text())
-    if form.channel.missing:
-        axes = ""  # no preview of channels that nobody has chosen
+    choice = ""
+    if image is not None and form.channel.missing:
+        choice = f"{image.name} has {form.channel.count_of_image} channels; choose which of them the model takes"
     usable = model if model is not None and model.header is not None else None
     device, level = form.device.currentData() or "auto", form.level.currentData() or 0
-    return Subject(image, axes, usable, device, level, form.intensity.over, form.channel.channel)
+    return Subject(image, axes, usable, device, level, form.intensity.over, form.channel.channel, choice)
