@@ -10,6 +10,7 @@ import zarr
 
 from napari_unetpp._ngff import wrap_zarr
 from napari_unetpp._opened import DAMAGED, Opened, default_axes, one_line
+from napari_unetpp._views import View
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,6 +50,8 @@ def wrap_array(source: ArrayLike | Sequence[ArrayLike], series: int | None = Non
         msg = f"a {type(data).__name__} is no stack; give a path or an array"
         raise ValueError(msg)
     array = cast("ArrayLike", data)
+    if (numpy_type := getattr(array.dtype, "numpy_dtype", None)) is not None:  # tensorstore has types of its own
+        array = View(array, dtype=numpy_type)
     if isinstance(array, zarr.Array):
         return wrap_zarr(array, "array")
     return Opened(array, default_axes(array.ndim), "an array has no names", "array", named=False)

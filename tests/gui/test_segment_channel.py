@@ -43,3 +43,25 @@ def test_three_channels_are_colours_only_where_the_layer_says_so(tiny_model, tmp
     save_model(tiny_model(in_channels=3), tmp_path / "colours.safetensors")
     layer = Image(np.zeros((16, 16, 3), np.uint8), rgb=rgb)
     assert offered_channels(layer, "yxc", model_choice("colours", tmp_path / "colours.safetensors")) == offered
+
+
+def test_the_command_says_what_was_taken_for_colours(viewer, open_dock, folder, tiny_model, qtbot, rng, tmp_path):
+    """The command line would ask what the dock has asked already."""
+    import tifffile
+    from qtpy.QtWidgets import QApplication
+
+    model = tiny_model(in_channels=3)
+    save_model(model, folder / "colours.safetensors")
+    data = rng.integers(0, 200, (3, 32, 32), np.uint8)
+    tifffile.imwrite(tmp_path / "cells.tif", data, imagej=True, metadata={"axes": "CYX"})
+    (layer,) = viewer.open(tmp_path / "cells.tif", plugin="napari-unetpp")
+    if isinstance(layer, list):
+        layer = layer[0]
+    dock = open_dock()
+    dock.form.axes.setText("cyx")
+    dock.form.axes.textEdited.emit("cyx")
+    dock.form.model.setCurrentIndex(dock.form.model.findText("colours"))
+    dock.form.channel.setCurrentIndex(dock.form.channel.findData(ALL))
+    dock.copy_button.click()
+    qtbot.waitUntil(lambda: "Copied" in dock.status.text(), timeout=30_000)
+    assert "--rgb" in QApplication.clipboard().text().split()

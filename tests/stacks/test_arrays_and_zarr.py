@@ -260,3 +260,39 @@ def test_channels_of_an_ome_zarr_are_no_colours(tmp_path: Path) -> None:
         assert stack.colours is False
     with open_stack(np.zeros((3, 10, 12)), axes="cyx") as stack:
         assert stack.colours is None
+
+
+def _h5py(array: np.ndarray, folder: Path) -> object:
+    return pytest.importorskip("h5py").File(folder / "a.h5", "w").create_dataset("a", data=array, chunks=(1, 20, 25))
+
+
+def _xarray(array: np.ndarray, folder: Path) -> object:
+    return pytest.importorskip("xarray").DataArray(array, dims=("z", "y", "x"))
+
+
+def _tensorstore(array: np.ndarray, folder: Path) -> object:
+    return pytest.importorskip("tensorstore").array(array)
+
+
+@pytest.mark.parametrize("make", [_h5py, _xarray, _tensorstore])
+def test_arrays_of_other_libraries_are_read_box_by_box(make, tmp_path: Path, rng) -> None:
+    array = rng.integers(0, 255, (4, 40, 50), np.uint16)
+    stack = open_stack(make(array, tmp_path), axes="zyx")
+    assert stack.dtype == np.uint16
+    found = stack.read(Box((1, -5, 3), (3, 20, 60)))
+    wanted = np.pad(array, ((0, 0), (5, 0), (0, 10)), mode="reflect")[1:3, :25, 3:60]
+    np.testing.assert_array_equal(found[0], wanted)
+    assert type(found) is np.ndarray
+
+
+def test_a_box_of_a_dask_array_is_one_task_and_no_more_than_its_chunks(rng) -> None:
+    array, read = rng.integers(0, 255, (8, 40, 50), np.uint8), []
+
+    def load(block_info=None):
+        (place,) = [info["array-location"] for info in block_info.values()]
+        read.append(place[0])
+        return array[tuple(slice(a, b) for a, b in place)]
+
+    lazy = dask.array.map_blocks(load, dtype=np.uint8, chunks=((1,) * 8, (40,), (50,)))
+    np.testing.assert_array_equal(open_stack(lazy, axes="zyx").read(Box((2, 0, 0), (4, 40, 50)))[0], array[2:4])
+    assert sorted(read) == [(2, 3), (3, 4)]

@@ -39,6 +39,7 @@ class CommandRequest:
     memory_mib: int | None
     planes: bool = False
     intensity: str | None = None
+    as_colours: bool = False
 
 
 def describe_command(request: CommandRequest) -> Generator[str | Waiting]:
@@ -86,6 +87,7 @@ def command_line(request: CommandRequest, part: FilePart) -> str:
     words += ["--intensity", request.intensity] if request.intensity else []
     words += ["--series", str(part.series)] * (part.series > 0)
     words += ["--channel", str(part.channel)] * (part.channel is not None)
+    words += ["--rgb"] * request.as_colours
     words += ["--device", request.device] * (request.device != "auto")
     words += ["--precision", "int8"] * request.fast
     words += ["--memory", f"{request.memory_mib}MiB"] * (request.memory_mib is not None)

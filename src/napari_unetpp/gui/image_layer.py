@@ -114,7 +114,8 @@ def stack_from_layer(layer: Image, axes: str | None = None, channel: int | None 
     """
     axes = check_axes(layer, suggest_axes(layer).axes if axes is None else axes)
     stack = open_stack(finest(layer), axes=axes, spacing_um=_spacing_um(layer, axes))
-    stack = replace(stack, name=layer.name)
+    colours = bool(layer.rgb) if "c" in axes else None
+    stack = replace(stack, name=layer.name, colours=colours, interval_s=layer.metadata.get("interval_s"))
     return stack if channel is None else _one_channel(stack, channel)
 
 

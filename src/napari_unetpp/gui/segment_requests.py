@@ -76,7 +76,15 @@ def command_request(viewer: Viewer, chosen: Choices, memory_mib: int | None) -> 
         region=region_box(viewer, chosen),
         memory_mib=memory_mib,
         intensity=chosen.intensity,
+        as_colours=_as_colours(chosen),
     )
+
+
+def _as_colours(chosen: Choices) -> bool:
+    """Whether three channels that nothing calls colours were chosen to be taken as such."""
+    header = chosen.model.header
+    three = header is not None and header.spec.in_channels == 3
+    return three and "c" in chosen.axes and chosen.channel is None and not chosen.image.rgb
 
 
 def _source_path(image: Image) -> str | None:
